@@ -2,8 +2,8 @@
 
 The look, chosen for colour and for grey print alike: the photograph is dimmed and partly drained of colour, so that
 only the heat is bright and colourful; the heat's opacity grows with the value, so that weak evidence leaves the
-photograph visible; a thin light line runs at half of the range, which the eye finds without any colour, around all but
-the smallest specks. A map that holds nothing leaves the photograph as it is.
+photograph visible; a thin light line runs at half of the range, which the eye finds without any colour, where the map
+is coarse enough for it. A map that holds nothing leaves the photograph as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from reportgen.text import _
 
 READING: Final = _(
     "The map is resized bicubically to the picture and laid over it, the stronger the more opaque; "
-    "the thin light line runs at half of the colour range. An empty map leaves the picture untouched."
+    "in all but the finest maps a thin light line runs at half of the colour range. "
+    "An empty map leaves the picture untouched."
 )
 """What a caption of overlays must say."""
 
@@ -29,10 +30,11 @@ HALF: Final = 0.5
 """Fraction of the range at which the line runs and the heat reaches its full opacity."""
 
 _LINE_OPACITY: Final = 0.8
+_QUALITY: Final = 85
 
-# Rise a pixel, as a fraction of the range, from which the line fades, and at which it is gone: around specks of a few
-# pixels it would hide the very heat that it marks.
-_STEEP: Final = (0.1, 0.22)
+# Pixels that a cell of the map must cover for the line to be drawn: around smaller specks it would hide the very heat
+# that it marks.
+_LINE_CELL: Final = 6
 
 # Red, green and blue of the dimmed photograph, each from red, green, blue and 1: two thirds of its colour are replaced
 # by luminance (ITU-R BT.601), then contrast is reduced to 0.8 and blacks are lifted by 12 of 255.
@@ -62,7 +64,8 @@ def heat_map(
 
     With u the resized map, 0 at `low` and 1 at `high`, the heat's opacity is ``opacity · s(2u)``, s(t) = 3t² - 2t³ up
     to t = 1 and 1 beyond: nothing at `low`, full at half of the range. A diverging table is read from its middle
-    outwards: u is replaced by ``|2u - 1|`` for opacity and line. What is not a number is covered with mid grey.
+    outwards: u is replaced by ``|2u - 1|`` for opacity and line. The line is drawn where the map's cells are at least 6
+    pixels wide. What is not a number is covered with mid grey.
 
     Args:
         rgb: (H, W, 3) or (H, W) uint8, the picture as the network saw it.
@@ -87,11 +90,11 @@ def heat_map(
     filter_ = Image.Resampling.NEAREST if size >= 2 * max(photo.size) else Image.Resampling.LANCZOS
     if photo.size != to:
         photo = photo.resize(to, filter_, reducing_gap=3.0)
-    unit = unit_range(values, low=low, high=high)
-    if not high > low or not _evidence(unit, colormap).any():
-        return jpeg(photo, quality=85)
+    cells = unit_range(_checked(values), low=low, high=high)
+    if not high > low or not _evidence(cells, colormap).any():
+        return jpeg(photo, quality=_QUALITY)
 
-    unit = np.clip(resize_map(unit, (to[1], to[0])), 0, 1)
+    unit = np.clip(resize_map(cells, (to[1], to[0])), 0, 1)
     unknown = np.isnan(unit)
     evidence = np.nan_to_num(_evidence(unit, colormap), nan=1.0)
     heat = Image.fromarray(levels(unit))
@@ -103,8 +106,9 @@ def heat_map(
     strength *= strength * (3 - 2 * strength)
     picture = photo.convert("RGB").convert("RGB", _DIMMED)
     picture.paste(heat, mask=Image.fromarray(levels(opacity * strength)))
-    picture.paste((255, 255, 255), mask=Image.fromarray(levels(_LINE_OPACITY * _line(evidence, HALF))))
-    return jpeg(picture, quality=85)
+    if min(unit.shape[0] / cells.shape[0], unit.shape[1] / cells.shape[1]) >= _LINE_CELL:
+        picture.paste((255, 255, 255), mask=Image.fromarray(levels(_LINE_OPACITY * _line(evidence, HALF))))
+    return jpeg(picture, quality=_QUALITY)
 
 
 def resize_map(values: Values, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -123,9 +127,7 @@ def resize_map(values: Values, size: tuple[int, int]) -> NDArray[np.float32]:
     Raises:
         ValueError: `values` is not two-dimensional, or empty.
     """
-    cells = np.asarray(values, dtype=np.float32)
-    if cells.ndim != 2 or cells.size == 0:
-        raise ValueError(f"a map has two dimensions, not the shape {cells.shape}")
+    cells = _checked(values).astype(np.float32)
     to = (size[1], size[0])
     finite = np.isfinite(cells)
     known = Image.fromarray(np.where(finite, cells, np.float32(0)))
@@ -136,18 +138,24 @@ def resize_map(values: Values, size: tuple[int, int]) -> NDArray[np.float32]:
     return resized
 
 
+def _checked(values: Values) -> Values:
+    values = np.asarray(values)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"a map has two dimensions, not the shape {values.shape}")
+    return values
+
+
 def _evidence(unit: NDArray[np.float32], colormap: str) -> NDArray[np.float32]:
     """How much there is to show, from 0 to 1: the value, or its distance from the middle of a diverging table."""
     return np.clip(np.abs(2 * unit - 1) if colormap in DIVERGING else unit, 0, 1)
 
 
 def _line(surface: NDArray[np.float32], level: float) -> NDArray[np.float32]:
-    """Coverage, 0 … 1, of a line about one pixel wide where `surface` crosses `level`, none where it is too steep."""
+    """Coverage, 0 … 1, of a line about one pixel wide where `surface` crosses `level`."""
     if min(surface.shape) < 2:
         return np.zeros_like(surface)
     down, across = np.gradient(surface)
     # The distance to the level set, in pixels, is to first order the difference over the slope.
     slope = np.maximum(np.hypot(down, across), np.float32(1e-6))
     coverage: NDArray[np.float32] = np.clip(np.float32(1.1) - np.abs(surface - np.float32(level)) / slope, 0, 1)
-    gentle, steep = _STEEP
-    return coverage * np.clip((np.float32(steep) - slope) / np.float32(steep - gentle), 0, 1)
+    return coverage
