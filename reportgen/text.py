@@ -1,0 +1,48 @@
+"""Sentences a reader sees: marked where they are written, translated when a document is written.
+
+``report.json`` and findings are language-neutral, so a sentence travels as a `Message` (template and parameters) until a
+document is rendered in some language. Plain ``str(message)`` is English.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+Translate = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A translatable sentence.
+
+    Attributes:
+        template: the English sentence, with ``{name}`` fields in `str.format` syntax.
+        parameters: values of the fields; a parameter may itself be a `Message`.
+    """
+
+    template: str
+    parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    def translated(self, translate: Translate) -> str:
+        """The sentence in the language of `translate` (a gettext function), parameters filled in."""
+        template = translate(self.template) if self.template else ""
+        filled = {k: v.translated(translate) if isinstance(v, Message) else v for k, v in self.parameters.items()}
+        return template.format(**filled)
+
+    def __str__(self) -> str:
+        return self.translated(lambda template: template)
+
+    def __hash__(self) -> int:
+        return hash((self.template, tuple(sorted((k, str(v)) for k, v in self.parameters.items()))))
+
+
+def _(template: str, **parameters: object) -> Message:
+    """Mark a sentence for translation: ``_("{n} images skipped", n=3)``."""
+    return Message(template, MappingProxyType(dict(parameters)))
+
+
+def verbatim(words: str) -> Message:
+    """Words that are nobody's to translate (a file name, a class name), as a `Message`."""
+    return Message("{words}" if words else "", MappingProxyType({"words": words} if words else {}))
