@@ -1,0 +1,282 @@
+"""Every option exactly once. Flags, TOML and the Python API are views of `Job`.
+
+A field's metadata says in which group of ``--help`` it stands and how its flag reads; its type says what is accepted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from reportgen.errors import UsageError
+
+Preset = Literal["quick", "standard", "full"]
+OutputKind = Literal["auto", "logits", "softmax", "log-softmax", "sigmoid", "multilabel"]
+
+
+@dataclass(frozen=True)
+class PresetValues:
+    """What a preset stands for where an option of the same name was not given."""
+
+    layers: tuple[str, ...]
+    channels: str
+    exhibits: int
+
+
+PRESETS: Mapping[Preset, PresetValues] = {
+    "quick": PresetValues(layers=("last:2",), channels="even:8", exhibits=4),
+    "standard": PresetValues(layers=("default",), channels="even:16", exhibits=8),
+    "full": PresetValues(layers=("blocks",), channels="even:64", exhibits=24),
+}
+
+
+def _split(value: object) -> object:
+    """A comma-separated string, or a list with such strings in it, as one flat tuple."""
+    if isinstance(value, str):
+        return tuple(part for part in (p.strip() for p in value.split(",")) if part)
+    if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        return tuple(part for item in value for part in (p.strip() for p in item.split(",")) if part)
+    return value
+
+
+def _numbers(value: object) -> object:
+    """``0.485,0.456`` or one number or a sequence of numbers, as something pydantic reads as floats."""
+    return (value,) if isinstance(value, int | float) else _split(value)
+
+
+def _assignments(value: object) -> object:
+    """``["K=V", …]`` as a mapping; a mapping stays as it is."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [str(item).partition("=") for item in value]
+    for key, sign, _value in pairs:
+        if not sign or not key.strip():
+            raise ValueError(f"{key!r} is not of the form NAME=VALUE")
+    return {key.strip(): text.strip() for key, _sign, text in pairs}
+
+
+def _nested(value: object) -> object:
+    """``{"technique.field": value}`` (from ``--set``) as ``{technique: {field: value}}``; nested mappings stay."""
+    flat = _assignments(value)
+    if not isinstance(flat, Mapping):
+        return flat
+    nested: dict[str, dict[str, Any]] = {}
+    for key, item in flat.items():
+        if isinstance(item, Mapping):
+            nested.setdefault(key, {}).update(item)
+            continue
+        technique, dot, field = str(key).partition(".")
+        if not dot:
+            raise ValueError(f"{key!r} is not of the form TECHNIQUE.FIELD=VALUE")
+        nested.setdefault(technique, {})[field] = item
+    return nested
+
+
+def _bytes(value: object) -> object:
+    """``20GB``, ``500 MB`` or a plain number of bytes, as an integer."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().upper().replace(" ", "")
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    for unit, factor in units.items():
+        if text.endswith(unit):
+            return int(float(text[: -len(unit)]) * factor)
+    return text.removesuffix("B")
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
+Assignments = Annotated[dict[str, Any], BeforeValidator(_assignments)]
+TechniqueOptions = Annotated[dict[str, dict[str, Any]], BeforeValidator(_nested)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+
+SUBJECT, DONE, DOCUMENT = "Subject", "What is done", "The document"
+
+
+def _option(
+    default: Any, group: str, words: str, metavar: str | None = None, flag: str | None = None, **bounds: Any
+) -> Any:
+    extra: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag}
+    return Field(default, description=words, json_schema_extra=extra, **bounds)
+
+
+class Job(BaseModel):
+    """One validated set of options for an audit. Immutable.
+
+    Raises:
+        UsageError: from `from_options` and `from_toml`, for unknown names and values that do not fit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arch: str | None = _option(None, SUBJECT, "resnet50, torchvision:resnet50, timm:resnet50, package.module:callable")
+    arch_arg: Assignments = _option({}, SUBJECT, "argument for the architecture; repeatable", "K=V")
+    pythonpath: tuple[Path, ...] = _option((), SUBJECT, "where own code of --arch and --transform lies", "DIR")
+    weights: Literal["raw", "ema"] | None = _option(None, SUBJECT, "which of a checkpoint's weights (EMA where present)")
+    num_classes: int | None = _option(None, SUBJECT, "number of classes", "N", ge=1)
+    labels: Path | None = _option(None, SUBJECT, "class names: one a line, JSON list or dict", "FILE")
+    output_kind: OutputKind = _option("auto", SUBJECT, "what the model returns")
+    input_size: str | None = _option(None, SUBJECT, "input size of the model", "N|HxW")
+    channels_in: int | None = _option(None, SUBJECT, "input channels", "N", ge=1)
+    resize: Literal["crop", "squash", "pad", "none"] | None = _option(None, SUBJECT, "how images become that size")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None = _option(
+        None, SUBJECT, "resampling filter"
+    )
+    mean: Floats | None = _option(None, SUBJECT, "mean per channel, of values in 0..1", "M,M,M")
+    std: Floats | None = _option(None, SUBJECT, "standard deviation per channel", "S,S,S")
+    bgr: bool = _option(False, SUBJECT, "the model expects blue, green, red")
+    transform: str | None = _option(
+        None, SUBJECT, "own preprocessing: PIL image to (C,H,W) tensor", "package.module:callable"
+    )
+    truth: Path | None = _option(
+        None, SUBJECT, "CSV with columns image,label[,group,slice]; otherwise class-named folders", "FILE.csv"
+    )
+    max_images: int | None = _option(None, SUBJECT, "scan at most N images", "N", ge=1)
+    exhibits: int | None = _option(None, SUBJECT, "images shown in detail (quick 4, standard 8, full 24)", "N", ge=1)
+    exhibit: Words = _option((), SUBJECT, "an image that must be shown in detail; repeatable", "FILE")
+    trust_model: bool = _option(False, SUBJECT, "allow a file that can run code when opened")
+
+    preset: Preset = _option("standard", DONE, "how much of everything")
+    only: Words = _option((), DONE, "these techniques only", "T,…")
+    skip: Words = _option((), DONE, "all techniques but these", "T,…")
+    layers: Words | None = _option(None, DONE, "layers, for all techniques", "L,…")
+    channels: str | None = _option(None, DONE, "channels, for all techniques", "even:16|top:16|0,10,20")
+    techniques: TechniqueOptions = _option(
+        {}, DONE, "any option of one technique; repeatable", "TECHNIQUE.FIELD=VALUE", flag="set"
+    )
+    target: Words = _option(
+        ("predicted", "true"), DONE, "classes explained: predicted, true, names or indices", "CLASS,…"
+    )
+    device: str = _option("auto", DONE, "auto, cpu, cuda, cuda:1, mps")
+    batch_size: int | None = _option(None, DONE, "images a pass (auto; halves itself when memory runs out)", "N", ge=1)
+    jobs: int | None = _option(None, DONE, "threads that decode images (cpu count)", "N", ge=1)
+    seed: int = _option(0, DONE, "seed of every random choice", "N", ge=0)
+    cache_dir: Path | None = _option(None, DONE, "where tensors are kept", "DIR")
+    no_cache: bool = _option(False, DONE, "keep no tensors after the run")
+    cache_size: Bytes = _option(20_000_000_000, DONE, "oldest tensors go beyond this", "SIZE")
+    strict: bool = _option(False, DONE, "exit 4 when a finding about model or data is a warning or worse")
+
+    title: str | None = _option(None, DOCUMENT, "title on the cover")
+    author: str = _option("", DOCUMENT, "author on the cover")
+    date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    paper: Literal["a4", "letter"] = _option("a4", DOCUMENT, "paper of the PDF")
+    colormap: Literal["inferno", "viridis", "magma", "cividis", "jet"] = _option(
+        "inferno", DOCUMENT, "colours of heat maps"
+    )
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _finite(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and (not value or any(v != v or abs(v) == float("inf") for v in value)):
+            raise ValueError("needs one finite number per channel")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and any(v <= 0 for v in value):
+            raise ValueError("must be greater than zero")
+        return value
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """The job with these options; the others keep their defaults."""
+        unknown = [name for name in options if name not in cls.model_fields]
+        if unknown:
+            raise UsageError(f"there is no option {unknown[0]!r}", _nearest(unknown[0], cls.model_fields))
+        try:
+            return cls.model_validate(dict(options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = flag_of(str(first["loc"][0]))
+            words = str(first["msg"]).removeprefix("Value error, ")
+            raise UsageError(f"{name} {first['input']!r}: {words}", "see reportgen --help") from None
+
+    @property
+    def preset_values(self) -> PresetValues:
+        """The preset with what was given in so many words put in its place."""
+        base = PRESETS[self.preset]
+        return PresetValues(
+            layers=self.layers or base.layers,
+            channels=self.channels or base.channels,
+            exhibits=self.exhibits or base.exhibits,
+        )
+
+    def canonical(self) -> dict[str, Any]:
+        """What `report.json` tells of the options: those that differ from the default, no path but a file's name."""
+        told: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in {"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath"} or value == field.default:
+                continue
+            told[name] = _without_folders(value)
+        return told
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of a field."""
+    extra = Job.model_fields[name].json_schema_extra
+    own = extra.get("flag") if isinstance(extra, dict) else None
+    return "--" + str(own or name).replace("_", "-")
+
+
+def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
+    """Options from `file`, else from ``reportgen.toml`` or ``[tool.reportgen]`` of ``pyproject.toml`` in `folder`.
+
+    Relative paths in a configuration are relative to the file that names them.
+
+    Raises:
+        UsageError: if `file` is missing or a file is not TOML.
+    """
+    if file is not None:
+        table = _toml(file)
+        found = file
+    elif (folder / "reportgen.toml").is_file():
+        found = folder / "reportgen.toml"
+        table = _toml(found)
+    elif (folder / "pyproject.toml").is_file():
+        found = folder / "pyproject.toml"
+        table = _toml(found).get("tool", {}).get("reportgen", {})
+    else:
+        return {}
+    options = {str(key).replace("-", "_"): value for key, value in table.items()}
+    for name in ("labels", "truth", "cache_dir"):
+        if isinstance(options.get(name), str):
+            options[name] = found.parent / options[name]
+    if isinstance(options.get("pythonpath"), str):
+        options["pythonpath"] = [options["pythonpath"]]
+    if isinstance(options.get("pythonpath"), list):
+        options["pythonpath"] = [found.parent / str(part) for part in options["pythonpath"]]
+    return options
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file.name}: {error.strerror}", "give --config an existing TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file.name} is not TOML: {error}", "see the README for an example") from None
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "see reportgen --help"
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(k): _without_folders(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(v) for v in value]
+    return value
