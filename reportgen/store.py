@@ -1,0 +1,253 @@
+"""Tensors on disk, so that nothing is computed twice.
+
+An entry is one safetensors file named by its key. It is written to a unique temporary name in the same directory,
+flushed, and renamed: a reader sees all of it or nothing, and no lock is needed (locks lie on network file systems).
+The header carries a digest of everything in it, checked on reading: a bad entry is a miss, never an answer.
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reportgen.errors import StoreError
+
+SCHEMA = 1
+"""Part of every key: entries of another layout are never looked at."""
+
+Array = npt.NDArray[Any]
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds tensors that reportgen can compute again.\n"
+
+
+def canonical(value: Any) -> str:
+    """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def key_of(kind: str, **parts: Any) -> str:
+    """The key of an entry: SHA-256 over the schema, the kind of entry and everything its content depends on."""
+    return hashlib.sha256(canonical({"schema": SCHEMA, "kind": kind, **parts}).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one key holds.
+
+    Attributes:
+        arrays: the tensors by name.
+        facts: JSON values stored beside them (provenance, errors, names).
+    """
+
+    arrays: Mapping[str, Array]
+    facts: Mapping[str, Any]
+
+
+@dataclass
+class Store:
+    """A directory of entries. `root` None means: keep them in a temporary directory that goes with this object.
+
+    Raises:
+        StoreError: if the directory can neither be made nor read.
+    """
+
+    root: Path | None
+    limit: int | None = None
+    notices: list[str] = field(default_factory=list)
+    """What the user should hear about the store; each thing once."""
+
+    def __post_init__(self) -> None:
+        self.kept = self.root is not None
+        """Whether entries outlive this store."""
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._memory: dict[str, Entry] = {}
+        self._written = 0
+        try:
+            if self.root is None:  # goes when the last who holds this store is gone
+                self._temporary = tempfile.TemporaryDirectory(prefix="reportgen-")
+            base = Path(self._temporary.name) if self._temporary is not None else Path(str(self.root))
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._objects = base / "objects"
+            self._objects.mkdir(mode=0o700, exist_ok=True)
+            tag = base / "CACHEDIR.TAG"
+            if not tag.exists():
+                tag.write_text(_TAG, encoding="utf-8")
+        except OSError as error:
+            if self.root is not None and (self.root / "objects").is_dir():
+                self._objects = self.root / "objects"  # read-only: still worth reading
+            else:
+                raise StoreError(
+                    f"the cache directory cannot be used: {error.strerror}", "give --cache-dir another one, or --no-cache"
+                ) from None
+        self.base = self._objects.parent
+
+    def close(self) -> None:
+        """After a run: keep the size within its limit. Entries can still be read."""
+        if self.kept and self._written and self.limit is not None:
+            self.prune(self.limit)
+
+    def path(self, key: str) -> Path:
+        """Where the entry of `key` lies or would lie."""
+        return self._objects / key[:2] / f"{key}.safetensors"
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry, sound or not: enough for a plan."""
+        return key in self._memory or self.path(key).is_file()
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of `key`, or None where there is none that can be believed."""
+        if key in self._memory:
+            return self._memory[key]
+        path = self.path(key)
+        try:
+            entry = _decode(path.read_bytes(), key)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # "oldest" means longest unused
+        return entry
+
+    def put(self, key: str, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> Entry:
+        """Store an entry. On a full or read-only disk it is kept in memory for this run and a notice says so."""
+        entry = Entry(dict(arrays), dict(facts))
+        path = self.path(key)
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            _write(path, _encode(entry, key))
+            self._written += 1
+        except OSError as error:
+            self._memory[key] = entry
+            notice = f"the cache cannot be written ({error.strerror}): results of this run are not kept"
+            if notice not in self.notices:
+                self.notices.append(notice)
+        return entry
+
+    def keys(self) -> Iterator[str]:
+        """Keys of all entries, in order."""
+        for path in sorted(self._objects.glob("??/*.safetensors")):
+            yield path.stem
+
+    def info(self) -> dict[str, Any]:
+        """Number and bytes of the entries, in all and by kind."""
+        count: Counter[str] = Counter()
+        size: Counter[str] = Counter()
+        for key in self.keys():
+            path = self.path(key)
+            try:
+                kind, length = _kind(path), path.stat().st_size
+            except (OSError, ValueError):
+                kind, length = "damaged", 0
+            count[kind] += 1
+            size[kind] += length
+        return {
+            "entries": count.total(),
+            "bytes": size.total(),
+            "kinds": {kind: {"entries": count[kind], "bytes": size[kind]} for kind in sorted(count)},
+        }
+
+    def verify(self) -> tuple[int, int]:
+        """Read every entry; remove the bad ones and what a killed run left. Returns (sound, removed)."""
+        sound = removed = 0
+        for leftover in self._objects.glob("??/*.part"):
+            leftover.unlink(missing_ok=True)
+            removed += 1
+        for key in list(self.keys()):
+            if self.get(key) is None:
+                removed += 1
+            else:
+                sound += 1
+        return sound, removed
+
+    def prune(self, limit: int) -> tuple[int, int]:
+        """Remove the entries longest unused until `limit` bytes are left. Returns (entries, bytes) removed."""
+        aged: list[tuple[float, int, Path]] = []
+        for path in self._objects.glob("??/*.safetensors"):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                aged.append((status.st_mtime, status.st_size, path))
+        excess = sum(size for _, size, _ in aged) - limit
+        entries = freed = 0
+        for _, size, path in sorted(aged):
+            if excess - freed <= 0:
+                break
+            with contextlib.suppress(OSError):
+                path.unlink()
+                entries, freed = entries + 1, freed + size
+        return entries, freed
+
+
+def _digest(arrays: Mapping[str, Array], facts: str) -> str:
+    """Over the facts and, for each array, name, type, shape and bytes."""
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _encode(entry: Entry, key: str) -> bytes:
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in entry.arrays.items()}
+    facts = canonical(entry.facts)
+    return save(arrays, metadata={"key": key, "facts": facts, "digest": _digest(arrays, key + facts)})
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")
+    if not 2 <= length <= 100_000_000:
+        raise ValueError("not a safetensors header")
+    return dict(json.loads(data[8 : 8 + length]))
+
+
+def _kind(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(8)
+        header = _header(head + file.read(min(int.from_bytes(head, "little"), 100_000_000)))
+    return str(json.loads(header["__metadata__"]["facts"]).get("kind", "other"))
+
+
+def _decode(data: bytes, key: str) -> Entry:
+    """Raises ValueError for whatever is not exactly what was written under `key`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        metadata = _header(data)["__metadata__"]
+        arrays = load(data)
+        facts = metadata["facts"]
+        if metadata["key"] != key or metadata["digest"] != _digest(arrays, key + facts):
+            raise ValueError("the entry is not what was written")
+        return Entry(arrays, json.loads(facts))
+    except (SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=path.stem[:8], suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
