@@ -1,0 +1,1 @@
+"""Tensors to pictures: colour, tiles, overlays, charts. Reads arrays, never the model."""

@@ -1,0 +1,103 @@
+"""What a figure is: pictures with labels in rows, a caption that stands alone, and a stable name.
+
+A figure knows nothing of HTML, PDF or tensors. Techniques make figures; documents number and place them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from reportgen.text import Message
+
+Media = Literal["image/png", "image/jpeg", "image/svg+xml"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One encoded image in memory.
+
+    Attributes:
+        data: the file's bytes.
+        media: its media type; JPEG for photographs, PNG for maps, SVG for what is drawn.
+        width: pixels (points for SVG).
+        height: pixels (points for SVG).
+        pixelated: enlarge without smoothing (kernels and maps of few pixels).
+    """
+
+    data: bytes
+    media: Media
+    width: int
+    height: int
+    pixelated: bool = False
+
+    @cached_property
+    def digest(self) -> str:
+        """First 20 hexadecimal digits of the SHA-256 of the bytes: equal pictures are stored once by it."""
+        return hashlib.sha256(self.data).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a figure with the few words beneath it and the words that replace it for who cannot see."""
+
+    picture: Picture
+    label: Message
+    alt: Message
+    name: str = ""
+    """Distinguishes the panels of one figure in file names, for example ``channel-16``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels side by side, None where a column stays empty; `head` stands before or above them."""
+
+    panels: tuple[Panel | None, ...]
+    head: Message | None = None
+
+
+@dataclass(frozen=True)
+class Colorbar:
+    """The scale of a figure's colours: a named colour table between two labelled ends."""
+
+    colormap: str
+    low: Message
+    high: Message
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A numbered figure of the report.
+
+    Attributes:
+        id: stable and made of its content, for example ``class_activation-grad_cam-layer4-cat``; ``[a-z0-9_.-]`` only.
+        technique: the technique that made it.
+        rows: panels in rows.
+        caption: stands alone: what, layer, channels, class, method, normalisation, colour range.
+        columns: panels a row is divided into; sets their printed width.
+        headings: words above the columns, one for each, or none.
+        exhibit: name of the one image it is about (it then stands on that image's pages), or None.
+        layer: the one layer it is about, or None.
+        colorbar: scale of the colours, where colours carry values.
+    """
+
+    id: str
+    technique: str
+    rows: tuple[Row, ...]
+    caption: Message
+    columns: int
+    headings: tuple[Message, ...] = ()
+    exhibit: str | None = None
+    layer: str | None = None
+    colorbar: Colorbar | None = None
+
+
+def slug(words: str) -> str:
+    """`words` as part of an identifier: ``[a-z0-9_.-]`` only; what is lost is made up for by six digits of a digest."""
+    plain = "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789_.-" else "-" for c in words)
+    plain = plain.strip("-.")[:60]
+    return (
+        plain if plain == words else f"{plain or 'x'}-{hashlib.sha256(words.encode(errors='replace')).hexdigest()[:6]}"
+    )

@@ -1,0 +1,1 @@
+"""Pictures and facts to documents. Imports neither the engine nor the subject."""
