@@ -1,0 +1,117 @@
+"""What a technique may ask of the engine. Declares, computes nothing, and imports no torch.
+
+The kinds are few on purpose: the planner merges equal requests of all techniques, so that one forward and one backward per
+distinct origin and rule serve everybody. The table in ``CONTRIBUTING.md`` shows which technique needs which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Rule = Literal["gradient", "deconvnet", "guided"]
+Scope = Literal["scan", "exhibit", "sample", "model"]
+
+INPUT = "input"
+"""The name under which the model's input is tapped; no module can have it, since it is nobody's attribute path."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Inputs made from the given ones: ``occluded``, ``perturbed``, or ``deleted`` by a stored map.
+
+    Attributes:
+        kind: which derivation.
+        parameters: its settings as (name, value) pairs, hashable so that equal derivations merge.
+        count: how many derived inputs one given input yields.
+    """
+
+    kind: str
+    parameters: tuple[tuple[str, str | int | float], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Activations at `taps` (module names), and the class scores if `scores`; stops past the last tap otherwise."""
+
+    taps: tuple[str, ...] = ()
+    scores: bool = True
+    inputs: Derivation | None = None
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Origin of a backward: the score of each explained class, before softmax or sigmoid."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Origin of a backward: the strongest position of one channel."""
+
+    layer: str
+    channel: int
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Derivatives of `origin` with respect to `wrt` (`INPUT` or tapped layers) under `rule`."""
+
+    wrt: tuple[str, ...]
+    origin: ClassScore | Unit = ClassScore()
+    rule: Rule = "gradient"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight of each of these layers, as it is."""
+
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """An optimisation of inputs: all `channels` of `layer` in one batch of fixed shape.
+
+    Attributes:
+        method: how inputs are parametrised and transformed; a name the ascent knows.
+        steps: number of steps.
+        size: side of the input in pixels.
+    """
+
+    layer: str
+    channels: tuple[int, ...]
+    method: str
+    steps: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The same `requests` on a copy of the model whose last `randomised` weighted layers are drawn anew."""
+
+    randomised: int
+    requests: tuple[Forward | Backward, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The operations of one real forward, with the modules they belong to."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profiled, warmed-up forward, and forward with backward if `backward`."""
+
+    backward: bool = False
+
+
+@dataclass(frozen=True)
+class After:
+    """What another technique stored for the same subject: planned first, read from the store."""
+
+    technique: str
+
+
+Request = Forward | Backward | Weights | Ascent | Variant | Record | Profile | After
+Needs = tuple[Request, ...]

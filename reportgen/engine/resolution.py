@@ -1,0 +1,180 @@
+"""What was resolved about a subject before its first pass: facts that, once stored, let a warm run do without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from reportgen.errors import LayerError
+
+Layout = Literal["channels-first", "channels-last", "tokens", "none"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module of the model, as one forward of one input showed it.
+
+    Attributes:
+        name: dotted name.
+        type: class name.
+        order: in which position its call ended; -1 if it was never called.
+        output: shape of its output without the batch, empty where that is no tensor.
+        layout: how the output is read as maps.
+        shape: (channels, h, w) of the output read as maps, empty where it cannot be.
+        prefix: tokens set aside before the maps (class token, registers).
+        parameters: parameters of the module and all it holds.
+        kernel: shape (c_out, c_in, kh, kw) of its own weight, empty where it is no two-dimensional convolution.
+        leaf: it holds no other module.
+        calls: how often one forward calls it; taps hold its last call.
+        explains: a class score depends on its maps (it does not on the patch tokens of a transformer's last block).
+    """
+
+    name: str
+    type: str
+    order: int
+    output: tuple[int, ...]
+    layout: Layout
+    shape: tuple[int, ...]
+    prefix: int
+    parameters: int
+    kernel: tuple[int, ...]
+    leaf: bool
+    calls: int
+    explains: bool = True
+
+    @property
+    def depth(self) -> int:
+        """How many modules stand around it, itself counted."""
+        return self.name.count(".") + 1
+
+    @property
+    def resolution(self) -> tuple[int, ...]:
+        """(h, w) of its maps."""
+        return self.shape[1:]
+
+
+@dataclass(frozen=True)
+class PooledHead:
+    """Global average pooling and one linear layer follow `layer`: class activation mapping (Zhou et al. 2016) applies.
+
+    Attributes:
+        layer: whose maps are pooled.
+        linear: the module that weighs the means.
+    """
+
+    layer: str
+    linear: str
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Everything about model and passes that is settled before images are looked at.
+
+    Attributes:
+        model: facts of the file (see `reportgen.subject.model_file.ModelFacts`), as JSON.
+        pipeline: the preprocessing (see `reportgen.subject.preprocessing.Pipeline`), as JSON.
+        labels: class names, or empty where none are known.
+        classes: number of classes; a single logit makes two.
+        outputs: width of the model's output; 1 for a single logit.
+        output_kind: what the model returns; never ``auto``.
+        parameters: of the whole model.
+        layers: modules in the order in which they are registered.
+        defaults: names of the default layers, shallow to deep.
+        blocks: names of all blocks.
+        head: where class activation mapping applies, else None.
+        numerics: device kind, precision, batch shape and library versions: part of every key.
+        seconds: what one forward of one image took when the layers were looked for: for estimates only.
+        tappable: forward hooks work on this model.
+    """
+
+    model: Mapping[str, Any]
+    pipeline: Mapping[str, Any]
+    labels: tuple[str, ...]
+    classes: int
+    outputs: int
+    output_kind: str
+    parameters: int
+    layers: tuple[Layer, ...]
+    defaults: tuple[str, ...]
+    blocks: tuple[str, ...]
+    head: PooledHead | None
+    numerics: Mapping[str, Any]
+    seconds: float = 0.0
+    tappable: bool = True
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name. Raises LayerError."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise LayerError(f"the model has no layer {name!r}", "reportgen inspect MODEL lists its layers")
+
+    def select(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the layers that `wanted` means, shallow to deep.
+
+        `wanted` holds names, patterns with ``*``, ``default``, ``blocks`` and ``last:N`` (of the default layers).
+
+        Raises:
+            LayerError: if a name means no layer whose output can be read as maps.
+        """
+        chosen: set[str] = set()
+        for word in wanted:
+            if word == "default":
+                chosen.update(self.defaults)
+            elif word == "blocks":
+                chosen.update((*self.blocks, *self.defaults))
+            elif word.startswith("last:") and word[5:].isdigit():
+                chosen.update(self.defaults[len(self.defaults) - int(word[5:]) :])
+            else:
+                chosen.update(self._named(word))
+        return tuple(layer.name for layer in sorted(self.layers, key=lambda one: one.order) if layer.name in chosen)
+
+    def _named(self, word: str) -> list[str]:
+        found = [layer for layer in self.layers if layer.name == word or fnmatchcase(layer.name, word)]
+        if not found:
+            self.layer(word)
+        mapped = [layer.name for layer in found if layer.shape]
+        if not mapped:
+            raise LayerError(f"the output of layer {word!r} cannot be read as maps", "choose a layer before the pooling")
+        return mapped
+
+    def label(self, index: int) -> str:
+        """Name of a class; its number where it has no name."""
+        return self.labels[index] if index < len(self.labels) else f"class {index}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Resolution:
+        """From the store. Raises pydantic.ValidationError if it is of another shape."""
+        return TypeAdapter(cls).validate_python(value)
+
+
+def choose_channels(wanted: str, count: int) -> tuple[int, ...]:
+    """Channel numbers that ``even:N``, ``all`` or ``0,10,20`` means, of `count` channels.
+
+    ``even:16`` of 256 is 0, 16, …, 240. ``top:N`` depends on the image and is not decided here.
+
+    Raises:
+        LayerError: if a number is no channel, or the words are none of these.
+    """
+    kind, _, number = wanted.partition(":")
+    if wanted == "all":
+        return tuple(range(count))
+    if kind == "even" and number.isdigit() and int(number) > 0:
+        n = min(int(number), count)
+        return tuple(i * count // n for i in range(n))
+    try:
+        channels = tuple(int(part) for part in wanted.split(","))
+    except ValueError:
+        raise LayerError(f"channels {wanted!r} are not of a known form", "use even:16, top:16, all or 0,10,20") from None
+    for channel in channels:
+        if not 0 <= channel < count:
+            raise LayerError(f"there is no channel {channel} among {count}", f"channels are 0 to {count - 1}")
+    return channels
