@@ -1,0 +1,44 @@
+"""Where passes run, and what to do when memory runs out there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from reportgen.errors import UsageError
+from reportgen.versions import library_versions
+
+AUTO_BATCH = {"cpu": 4, "mps": 16, "cuda": 32}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device of that name; ``auto`` prefers CUDA, then MPS. Raises UsageError if it is not there."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"the device {wanted!r} is not available", "use --device cpu, cuda, cuda:1, mps or auto") from None
+    return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a pass means that memory ran out, on whatever device."""
+    words = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
+    )
+
+
+def numerics(device: torch.device, batch_size: int | None) -> dict[str, Any]:
+    """What the bits of a result depend on besides model and image: part of every key."""
+    return {
+        "device": device.type,
+        "precision": "fp32",
+        "batch": batch_size or AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"]),
+        **library_versions(),
+    }

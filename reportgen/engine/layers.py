@@ -1,0 +1,269 @@
+"""Which layers a model has, how their outputs read as maps, and which of them are worth looking at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, scores_of
+from reportgen.engine.resolution import Layer, Layout, PooledHead
+
+MOST_DEFAULTS = 5
+MOST_PREFIX = 8
+"""A class token, a distillation token and registers: more tokens than this in excess of a grid are no prefix."""
+
+_TRANSPARENT = ("Dropout", "Identity", "Flatten", "Pool", "StochasticDepth", "DropPath")
+_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What one forward of one image showed.
+
+    Attributes:
+        layers: all modules, in the order in which they are registered.
+        outputs: width of the model's output.
+        kind: what the output holds (see `detect_kind`).
+        head: where global average pooling and one linear layer end the network.
+        seconds: duration of the forward.
+    """
+
+    layers: tuple[Layer, ...]
+    outputs: int
+    kind: str
+    head: PooledHead | None
+    seconds: float
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """The tensor that stands for a module's output: itself, or the first of a tuple, list or dict."""
+    if isinstance(output, Tensor):
+        return output
+    parts: Iterable[object] = ()
+    if isinstance(output, dict):
+        parts = output.values()
+    elif isinstance(output, list | tuple):
+        parts = output
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def as_maps(output: Tensor, layer: Layer) -> Tensor:
+    """A layer's output as (n, C, h, w): channels moved to the front, prefix tokens set aside and tokens put into their grid."""
+    if layer.layout == "channels-first":
+        return output
+    if layer.layout == "channels-last":
+        return output.permute(0, 3, 1, 2)
+    channels, height, width = layer.shape
+    return output[:, layer.prefix :].transpose(1, 2).reshape(len(output), channels, height, width)
+
+
+def read_layout(kind: str, output: Sequence[int], size: tuple[int, int]) -> tuple[Layout, tuple[int, ...], int]:
+    """How an output without its batch dimension reads as maps: layout, (C, h, w), prefix tokens.
+
+    Args:
+        kind: class name of the module; some leave no doubt.
+        output: its shape.
+        size: (H, W) of the model's input.
+    """
+    if len(output) == 3:
+        first, second, third = output
+        last = kind in ("Linear", "LayerNorm")  # both work on the last dimension; LayerNorm2d does not
+        if last or (not _is_grid(second, third, size) and _is_grid(first, second, size)):
+            return "channels-last", (third, first, second), 0
+        return "channels-first", (first, second, third), 0
+    if len(output) == 2:
+        for prefix in range(MOST_PREFIX + 1):
+            grid = _grid(output[0] - prefix, size)
+            if grid:
+                return "tokens", (output[1], *grid), prefix
+    return "none", (), 0
+
+
+def _is_grid(height: int, width: int, size: tuple[int, int]) -> bool:
+    """Whether height × width can be what is left of the input after equal strides."""
+    ratio = (size[0] / max(height, 1)) / (size[1] / max(width, 1))
+    return height <= 1.5 * size[0] and width <= 1.5 * size[1] and 0.5 <= ratio <= 2
+
+
+def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """(h, w) with h·w = `tokens` that equal patches of the input give."""
+    for stride in range(1, max(size) // 2 + 1):
+        for height, width in (
+            (size[0] // stride, size[1] // stride),
+            (-(-size[0] // stride), -(-size[1] // stride)),
+        ):
+            if height * width == tokens and height > 1 and width > 1:
+                return height, width
+    return None
+
+
+class _Recorder:
+    """Watches one forward: the last output of every module, in the order in which the calls end."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.outputs: dict[str, Tensor] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.order: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
+        self.pooled: dict[str, Tensor] = {}
+        self._handles = []
+        self._names = {part: name for name, part in module.named_modules() if name}
+        for part in self._names:
+            self._handles.append(part.register_forward_hook(self._see))
+
+    def _see(self, module: nn.Module, _args: object, output: object) -> object:
+        name = self._names[module]
+        self.calls[name] = self.calls.get(name, 0) + 1
+        self.order[name] = sum(self.calls.values())
+        tensor = first_tensor(output)
+        if tensor is None or tensor.dim() < 2 or tensor.shape[0] != 1 or not tensor.is_floating_point():
+            self.shapes.pop(name, None)
+            return None
+        self.shapes[name] = tuple(tensor.shape[1:])
+        self.pooled.pop(name, None)
+        if tensor.dim() == 4:
+            self.pooled[name] = tensor.detach().mean(dim=(2, 3))
+        # tokens are kept with their graph: which of them a class score depends on is asked afterwards
+        self.outputs.pop(name, None)
+        if tensor.dim() == 3 and tensor.requires_grad:
+            self.outputs[name] = tensor
+        return None
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery:
+    """Run one forward of one image and note every layer; one backward too where tokens must be told apart.
+
+    Args:
+        module: in evaluation mode, parameters frozen.
+        sample: (1, C, H, W), not constant.
+        kind: the output kind if the user named it, else ``auto``.
+    """
+    size = (sample.shape[2], sample.shape[3])
+    recorder = _Recorder(module)
+    tokens = _may_have_tokens(module)
+    try:
+        with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
+            begin = perf_counter()
+            output = as_matrix(module(sample.clone().requires_grad_(tokens)))
+            seconds = perf_counter() - begin
+    finally:
+        recorder.close()
+    kind = detect_kind(output.detach(), nonlinearity) if kind == "auto" else kind
+    scores = scores_of(output, kind, nonlinearity)
+    layers = [_layer(name, part, recorder, size) for name, part in module.named_modules() if name]
+    layers = _mark_unexplaining(layers, recorder.outputs, scores)
+    head = _pooled_head(module, layers, recorder.pooled, scores.detach(), output.shape[1])
+    return Discovery(tuple(layers), output.shape[1], kind, head, seconds)
+
+
+def _may_have_tokens(module: nn.Module) -> bool:
+    """Attention or a token parameter somewhere: only then is a graph worth its memory."""
+    names = {type(part).__name__.lower() for part in module.modules()}
+    return any("attention" in name or "attn" in name for name in names) or any(
+        "token" in name for name, _ in module.named_parameters()
+    )
+
+
+def _layer(name: str, part: nn.Module, seen: _Recorder, size: tuple[int, int]) -> Layer:
+    kind = type(part).__name__
+    output = seen.shapes.get(name, ())
+    layout, shape, prefix = read_layout(kind, output, size)
+    weight = part.weight if isinstance(part, nn.Conv2d) else None
+    return Layer(
+        name=name,
+        type=kind,
+        order=seen.order.get(name, -1),
+        output=output,
+        layout=layout,
+        shape=shape,
+        prefix=prefix,
+        parameters=sum(p.numel() for p in part.parameters()),
+        kernel=tuple(weight.shape) if weight is not None else (),
+        leaf=next(part.children(), None) is None,
+        calls=seen.calls.get(name, 0),
+    )
+
+
+def _mark_unexplaining(layers: list[Layer], outputs: dict[str, Tensor], scores: Tensor) -> list[Layer]:
+    """Mark the layers on whose patch tokens no class score depends: behind the last attention only the class token counts."""
+    asked = [layer for layer in layers if layer.prefix and layer.name in outputs]
+    if not asked:
+        return layers
+    weights = torch.linspace(-1, 1, scores.numel(), device=scores.device).reshape(scores.shape)
+    gradients = torch.autograd.grad(
+        (scores * weights).sum(), [outputs[layer.name] for layer in asked], allow_unused=True
+    )
+    blind = {
+        layer.name
+        for layer, gradient in zip(asked, gradients, strict=True)
+        if gradient is None or not gradient[:, layer.prefix :].any()
+    }
+    if len(blind) == len(asked):  # a head that is zero depends on nothing and tells nothing
+        return layers
+    return [replace(layer, explains=layer.name not in blind) for layer in layers]
+
+
+def _pooled_head(
+    module: nn.Module, layers: list[Layer], pooled: dict[str, Tensor], scores: Tensor, outputs: int
+) -> PooledHead | None:
+    """Where W·mean(A) + b gives the scores: found by trying, so that it holds for any way of writing it."""
+    linears = [
+        (name, part.weight.reshape(outputs, -1), part.bias)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear | nn.Conv2d) and part.weight.shape[0] == outputs
+    ]
+    candidates = sorted((layer for layer in layers if layer.name in pooled), key=lambda one: (-one.order, one.depth))
+    for name, weight, bias in reversed(linears):
+        for layer in candidates:
+            means = pooled[layer.name]
+            if layer.layout != "channels-first" or means.shape[1] != weight.shape[1] or max(layer.resolution) == 1:
+                continue
+            expected = means.to(weight.dtype) @ weight.T + (bias if bias is not None else 0)
+            if outputs == 1:
+                expected = torch.cat((-expected, expected), dim=1)
+            scale = float(scores.abs().max()) or 1.0
+            if bool(means.any()) and bool(weight.any()) and float((expected - scores).abs().max()) <= 1e-4 * scale:
+                return PooledHead(layer.name, name)
+    return None
+
+
+def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """For each resolution above 1×1 the outermost module with that output, and the last of these; the five deepest.
+
+    Modules that only pass on what they get (dropout, pooling) do not count where another has the resolution; modules on
+    whose maps no class score depends are looked through.
+    """
+    blind = {layer.name for layer in layers if not layer.explains}
+    best: dict[tuple[int, ...], tuple[bool, int, int, str]] = {}
+    for layer in layers:
+        if not layer.explains or layer.order < 0 or len(layer.shape) != 3 or max(layer.resolution) == 1:
+            continue
+        parts = layer.name.split(".")
+        hidden = sum(".".join(parts[:i]) in blind for i in range(1, len(parts)))
+        passes_on = any(word in layer.type for word in _TRANSPARENT)
+        rank = (passes_on, layer.depth - hidden, -layer.order, layer.name)
+        if layer.resolution not in best or rank < best[layer.resolution]:
+            best[layer.resolution] = rank
+    ordered = sorted(best.values(), key=lambda rank: -rank[2])
+    return tuple(name for _passes_on, _depth, _order, name in ordered)[-MOST_DEFAULTS:]
+
+
+def blocks(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Outermost modules that hold others, stand in a container, and are none themselves: the repeated units of a network."""
+    kinds = {layer.name: layer.type for layer in layers}
+    found: list[Layer] = []
+    for layer in layers:
+        parent = layer.name.rpartition(".")[0]
+        inside = any(layer.name.startswith(block.name + ".") for block in found)
+        if not layer.leaf and layer.type not in _CONTAINERS and kinds.get(parent) in _CONTAINERS and not inside:
+            found.append(layer)
+    usable = [one for one in found if one.order >= 0 and one.explains and len(one.shape) == 3 and max(one.resolution) > 1]
+    return tuple(layer.name for layer in sorted(usable, key=lambda one: one.order))

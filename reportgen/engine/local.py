@@ -1,0 +1,171 @@
+"""Runs units of work here: one batch of a scan, one batch of exhibits, the techniques about the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reportgen.engine.device import is_out_of_memory
+from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.plan import Batch, Planned, bucket_of, merge
+from reportgen.engine.probe import EngineProbe, named
+from reportgen.engine.shards import Shards
+from reportgen.errors import OutOfMemory, PassError, ReportgenError
+from reportgen.store import Array, Store
+from reportgen.subject.feed import in_order
+from reportgen.techniques.technique import Case
+
+Prepare = Callable[[str], Array]
+"""Digest of an image → (C,H,W) float32. Raises `Unusable`."""
+
+
+class Unusable(Exception):
+    """An image that cannot be used; the message is the reason."""
+
+
+@dataclass
+class Worker:
+    """Passes, and where their inputs come from and their results go.
+
+    Attributes:
+        prepare: makes the input of one image; called in threads.
+        batch: images a pass, always padded to this number: the bits of a result depend on the shape of its batch.
+        threads: that decode.
+        provenance: stored beside every result.
+    """
+
+    passes: Passes
+    store: Store
+    prepare: Prepare
+    batch: int
+    threads: int
+    provenance: Mapping[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Spent in each technique's own computation; passes serve all of them and are nobody's."""
+
+    def scan(self, digests: Iterable[str], shards: Sequence[Shards]) -> Iterator[int]:
+        """One forward over all images that a shard does not know. Yields the number of images done, now and then.
+
+        Images are taken in the order of their digests, so that a shard is complete early and stored at once: what a
+        killed run has stored need not be done again.
+        """
+        lacking = sorted(d for d in set(digests) if not all(one.knows(d) for one in shards))
+        merged = merge(one.planned.needs for one in shards)
+        pending: list[tuple[str, Array]] = []
+        last = {bucket_of(digest): digest for digest in lacking}
+        for digest, made in in_order(self.prepare, lacking, threads=self.threads, ahead=3 * self.batch):
+            if isinstance(made, Unusable):
+                for one in shards:
+                    one.put_error(digest, str(made))
+            elif isinstance(made, Exception):
+                raise made
+            else:
+                pending.append((digest, made))
+            if len(pending) == self.batch or (digest == lacking[-1] and pending):
+                self._scan_batch(pending, shards, merged.taps)
+                done, pending = len(pending), []
+                yield done
+            held = {bucket_of(waiting) for waiting, _array in pending}
+            for bucket in [b for b, final in last.items() if final <= digest and b not in held]:
+                del last[bucket]
+                for one in shards:
+                    one.flush(bucket, self.provenance)
+
+    def _scan_batch(self, pending: Sequence[tuple[str, Array]], shards: Sequence[Shards], taps: Sequence[str]) -> None:
+        trace = self.passes.forward(self._padded([array for _, array in pending]), len(pending), taps=taps)
+        for one in shards:
+            probe = EngineProbe(self.passes.resolution, self.passes.module, one.planned.needs, trace)
+            computed = self._computed(one.planned, probe)
+            for row, (digest, _array) in enumerate(pending):
+                one.put(digest, {name: values[row] for name, values in computed.items()})
+
+    def examine(self, batch: Batch, inputs: Mapping[str, Array]) -> dict[str, str]:
+        """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by technique.
+
+        Args:
+            batch: what to do.
+            inputs: (C,H,W) by digest.
+        """
+        classes = tuple(
+            tuple(case.targets[place] if place < len(case.targets) else None for case in batch.cases)
+            for place in range(batch.targets)
+        )
+        try:
+            trace = self._trace(batch, [inputs[case.digest] for case in batch.cases], classes)
+        except PassError as error:
+            return {planned.name: error.thing for planned in batch.techniques}
+        failures: dict[str, str] = {}
+        for planned in batch.techniques:
+            probe = EngineProbe(self.passes.resolution, self.passes.module, planned.needs, trace, classes)
+            try:
+                computed = self._computed(planned, probe)
+            except OutOfMemory:
+                raise
+            except Exception as error:
+                failures[planned.name] = _reason(error)
+                continue
+            for row, case in enumerate(batch.cases):
+                self._put(planned, case, named(computed, classes, row))
+        return failures
+
+    def _trace(self, batch: Batch, arrays: Sequence[Array], classes: Sequence[Sequence[int | None]]) -> Trace:
+        merged = batch.merged
+        trace = self.passes.forward(
+            self._padded(arrays), len(arrays), taps=merged.taps, scores=merged.scores, wrt=merged.wrt
+        )
+        left = batch.backwards
+        for _rule, wrt in merged.backwards:
+            for place, chosen in enumerate(classes):
+                left -= 1
+                trace.backward(place, chosen, wrt, keep=left > 0)
+        return trace
+
+    def about_model(self, planned: Planned) -> str | None:
+        """A technique that looks at the model alone. Returns why it failed, or None."""
+        probe = EngineProbe(self.passes.resolution, self.passes.module, planned.needs)
+        try:
+            computed = self._computed(planned, probe)
+        except Exception as error:
+            return _reason(error)
+        self._put(planned, None, computed)
+        return None
+
+    def _computed(self, planned: Planned, probe: EngineProbe) -> dict[str, Array]:
+        begin = perf_counter()
+        try:
+            with torch.no_grad():
+                return _on_host(planned.technique.compute(probe))
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory from None
+            raise
+        finally:
+            self.seconds[planned.name] = self.seconds.get(planned.name, 0.0) + perf_counter() - begin
+
+    def _put(self, planned: Planned, case: Case | None, arrays: Mapping[str, Array]) -> None:
+        self.store.put(planned.key(case), arrays, {"kind": planned.name, **self.provenance})
+
+    def _padded(self, arrays: Sequence[Array]) -> Tensor:
+        """(B,C,H,W): the images, then zeros up to the fixed batch."""
+        stacked = np.zeros((self.batch, *arrays[0].shape), np.float32)
+        for row, array in enumerate(arrays):
+            stacked[row] = array
+        return torch.from_numpy(stacked)
+
+
+def _on_host(computed: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Results as arrays, copied from the device once."""
+    return {name: tensor.detach().contiguous().cpu().numpy() for name, tensor in computed.items()}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ReportgenError):
+        return error.thing
+    words = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {words[0][:200]}"

@@ -1,0 +1,256 @@
+"""One forward, many backwards: taps that survive in-place operations, seeds, and an early stop."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from reportgen.engine.device import is_out_of_memory
+from reportgen.engine.layers import as_maps, first_tensor
+from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
+from reportgen.engine.requests import INPUT
+from reportgen.engine.resolution import Resolution
+from reportgen.errors import OutOfMemory, PassError
+
+
+class _Enough(Exception):
+    """Raised by the last tap when nothing behind it is wanted."""
+
+
+@dataclass
+class Counts:
+    """How often the model was really called, and for how many images (padding not counted)."""
+
+    forward_batches: int = 0
+    forward_samples: int = 0
+    backward_batches: int = 0
+    backward_samples: int = 0
+
+    def facts(self) -> dict[str, dict[str, int]]:
+        """As ``report.json`` tells it."""
+        return {
+            "forward": {"batches": self.forward_batches, "samples": self.forward_samples},
+            "backward": {"batches": self.backward_batches, "samples": self.backward_samples},
+        }
+
+
+@contextmanager
+def prepared(module: nn.Module, device: torch.device, *, owned: bool) -> Iterator[nn.Module]:
+    """The module in evaluation mode with frozen parameters on `device`; afterwards exactly as it was, whatever happens.
+
+    A module that is our `owned` (read from a file) is also laid out channels-last; a caller's own keeps its layout.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    frozen = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    home = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), device)
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        for part, _mode in modes:
+            part.training = False
+        for parameter, _flag in frozen:
+            parameter.requires_grad_(False)
+        if home != device:
+            module.to(device)
+        if owned and device.type in ("cpu", "cuda"):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield module
+    finally:
+        if home != device:
+            module.to(home)
+        for part, mode in modes:
+            part.training = mode
+        for parameter, flag in frozen:
+            parameter.requires_grad_(flag)
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+@dataclass
+class Trace:
+    """What one forward left behind: scores, tapped activations, and the graph for backwards.
+
+    Attributes:
+        count: images in the batch; the rest is padding.
+        scores: (n, classes) class scores, or None where the forward stopped early.
+        outputs: raw outputs of the tapped layers, and the input under `INPUT` where it is differentiated.
+    """
+
+    resolution: Resolution
+    count: int
+    scores: Tensor | None
+    outputs: dict[str, Tensor]
+    counts: Counts
+    _gradients: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+
+    def activation(self, name: str) -> Tensor:
+        """(n, C, h, w) of a tapped layer."""
+        return as_maps(self.outputs[name].detach(), self.resolution.layer(name))[: self.count]
+
+    def gradient(self, place: int, name: str) -> Tensor:
+        """(n, C, h, w) derivative of the score that was the `place`-th seed, with respect to a tapped layer or the input."""
+        return self._gradients[place, name]
+
+    def backward(self, place: int, classes: Sequence[int | None], wrt: Sequence[str], *, keep: bool) -> None:
+        """One backward from the scores of `classes` (one an image, None for none) to all of `wrt` at once.
+
+        The images of a batch do not touch one another, so one sum over their scores gives each its own derivative.
+
+        Args:
+            place: under which the gradients are found afterwards.
+            classes: class number for each image of the batch.
+            wrt: tapped layers, `INPUT` for the input.
+            keep: whether another backward through the same graph follows.
+        """
+        assert self.scores is not None
+        seed = torch.zeros_like(self.scores)
+        for row, index in enumerate(classes):
+            if index is not None:
+                seed[row, index] = 1.0
+        with _memory():
+            found = torch.autograd.grad(
+                self.scores, [self.outputs[name] for name in wrt], seed, retain_graph=keep, allow_unused=True
+            )
+        self.counts.backward_batches += 1
+        self.counts.backward_samples += sum(index is not None for index in classes)
+        for name, gradient in zip(wrt, found, strict=True):
+            raw = torch.zeros_like(self.outputs[name]) if gradient is None else gradient
+            maps = raw if name == INPUT else as_maps(raw, self.resolution.layer(name))
+            self._gradients[place, name] = maps[: self.count]
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory() from None
+        raise
+
+
+@dataclass
+class Passes:
+    """A prepared model and what it takes to call it."""
+
+    module: nn.Module
+    resolution: Resolution
+    device: torch.device
+    counts: Counts
+    channels_last: bool = False
+    seed: int = 0
+
+    def forward(
+        self, batch: Tensor, count: int, *, taps: Sequence[str] = (), scores: bool = True, wrt: Sequence[str] = ()
+    ) -> Trace:
+        """One forward of a padded batch.
+
+        Args:
+            batch: (B, C, H, W) float32 on the CPU; rows from `count` on are padding.
+            count: images in it.
+            taps: layers whose activations are wanted.
+            scores: whether class scores are wanted; otherwise the forward stops behind the last tap.
+            wrt: what backwards will ask for; the graph is kept from the shallowest of these on, and only then.
+
+        Raises:
+            OutOfMemory: if it did not fit.
+            PassError: if the model raised, or returned no class scores.
+        """
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        x = batch.to(self.device, memory_format=layout)
+        outputs: dict[str, Tensor] = {}
+        if INPUT in wrt:
+            outputs[INPUT] = x.requires_grad_(True)
+        tapped = _Taps(self.resolution, tuple(taps), frozenset(wrt), outputs, stop=not scores)
+        tapped.attach(self.module)
+        nonlinearity = FinalNonlinearity() if self.resolution.output_kind != "logits" else None
+        torch.manual_seed(self.seed)  # a model that draws at random draws the same again
+        self.counts.forward_batches += 1
+        self.counts.forward_samples += count
+        try:
+            matrix = self._call(x, bool(wrt), nonlinearity)
+        finally:
+            tapped.remove()
+        if matrix is None:
+            return Trace(self.resolution, count, None, outputs, self.counts)
+        return Trace(
+            self.resolution, count, scores_of(matrix, self.resolution.output_kind, nonlinearity), outputs, self.counts
+        )
+
+    def _call(self, x: Tensor, graph: bool, nonlinearity: FinalNonlinearity | None) -> Tensor | None:
+        try:
+            # a graph cannot be built from inference tensors, so inference mode is left even where the caller is in it
+            with torch.inference_mode(not graph), torch.set_grad_enabled(graph), _memory():
+                if nonlinearity is None:
+                    return as_matrix(self.module(x))
+                with nonlinearity:
+                    return as_matrix(self.module(x))
+        except _Enough:
+            return None
+        except (OutOfMemory, PassError):
+            raise
+        except Exception as error:
+            words = str(error).strip().splitlines() or [""]
+            raise PassError(f"the model failed in its forward: {type(error).__name__}: {words[0][:200]}") from error
+
+
+class _Taps:
+    """Hooks that note the outputs of layers during one forward."""
+
+    def __init__(
+        self, resolution: Resolution, names: tuple[str, ...], wrt: frozenset[str], outputs: dict[str, Tensor], *, stop: bool
+    ) -> None:
+        self._calls = {name: max(resolution.layer(name).calls, 1) for name in names}
+        self._remaining = set(names)
+        self._wrt = wrt
+        self._outputs = outputs
+        self._stop = stop
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self, module: nn.Module) -> None:
+        for name in self._calls:
+            self._handles.append(module.get_submodule(name).register_forward_hook(self._hook(name)))
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, object, object], object]:
+        def note(_module: nn.Module, _args: object, output: object) -> object:
+            tensor = first_tensor(output)
+            if tensor is None:
+                raise PassError(f"layer {name!r} returns no tensor", "choose another layer")
+            if name in self._wrt and not tensor.requires_grad:
+                tensor = tensor.detach().requires_grad_(True)  # the graph begins at the shallowest tap
+            self._outputs[name] = tensor  # of a module called several times, the last call stays
+            self._calls[name] -= 1
+            if self._calls[name] <= 0:
+                self._remaining.discard(name)
+            if self._stop and not self._remaining:
+                raise _Enough
+            # what follows works on a copy: an operation in place would silently change the tapped tensor
+            return _replaced(output, tensor.clone())
+
+        return note
+
+
+def _replaced(output: object, tensor: Tensor) -> object:
+    """`output` with its first tensor exchanged."""
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, dict):
+        key = next(k for k, v in output.items() if isinstance(v, Tensor))
+        changed = dict(output)
+        changed[key] = tensor
+        return type(output)(changed) if type(output) is not dict else changed
+    assert isinstance(output, list | tuple)
+    place = next(i for i, v in enumerate(output) if isinstance(v, Tensor))
+    parts = [tensor if i == place else v for i, v in enumerate(output)]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

@@ -1,0 +1,105 @@
+"""What techniques are handed: exactly what they declared, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reportgen.engine.outputs import entropy_of, independent, probabilities_of
+from reportgen.engine.passes import Trace
+from reportgen.engine.requests import Backward, Forward, Needs, Rule, Weights
+from reportgen.engine.resolution import Resolution
+from reportgen.techniques.technique import Target
+
+
+class Undeclared(Exception):
+    """A technique asked for something that its needs do not mention: a defect of the technique."""
+
+
+@dataclass(frozen=True)
+class EngineProbe:
+    """The engine's side of `reportgen.techniques.technique.Probe`: one batch of images, or the model alone.
+
+    Attributes:
+        needs: what the technique declared; everything else raises `Undeclared`.
+        trace: the forward that served this batch; None for techniques about the model.
+        classes: for each target the class numbers of the images, None where an image has fewer targets.
+    """
+
+    resolution: Resolution
+    module: nn.Module
+    needs: Needs
+    trace: Trace | None = None
+    classes: tuple[tuple[int | None, ...], ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return tuple(Target(place) for place in range(len(self.classes)))
+
+    @property
+    def head_layer(self) -> str | None:
+        return self.resolution.head.layer if self.resolution.head else None
+
+    def scores(self) -> Tensor:
+        if not any(isinstance(need, Forward) and need.scores for need in self.needs):
+            raise Undeclared("scores")
+        trace = self._traced()
+        assert trace.scores is not None
+        return trace.scores.detach()[: trace.count]
+
+    def probabilities(self) -> Tensor:
+        return probabilities_of(self.scores(), self._independent)
+
+    def entropy(self) -> Tensor:
+        return entropy_of(self.scores(), self._independent)
+
+    def activation(self, layer: str) -> Tensor:
+        if not any(isinstance(need, Forward) and layer in need.taps for need in self.needs):
+            raise Undeclared(f"activation of {layer!r}")
+        return self._traced().activation(layer)
+
+    def gradient(self, target: Target, layer: str, rule: Rule = "gradient") -> Tensor:
+        if not any(isinstance(n, Backward) and n.rule == rule and layer in n.wrt for n in self.needs):
+            raise Undeclared(f"{rule} of {layer!r}")
+        return self._traced().gradient(target.place, layer)
+
+    def head_weight(self) -> Tensor:
+        head = self.resolution.head
+        if head is None:
+            raise Undeclared("the weight of a head that this model does not have")
+        weight: Tensor = self.module.get_submodule(head.linear).weight.detach().flatten(1)
+        return torch.cat((-weight, weight)) if len(weight) == 1 else weight
+
+    def class_index(self, target: Target) -> Tensor:
+        chosen = [index or 0 for index in self.classes[target.place]]
+        return torch.tensor(chosen, device=self._traced().scores.device)  # type: ignore[union-attr]
+
+    def weight(self, layer: str) -> Tensor:
+        if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):
+            raise Undeclared(f"weight of {layer!r}")
+        found: Tensor = self.module.get_submodule(layer).weight.detach()
+        return found
+
+    @property
+    def _independent(self) -> bool:
+        return independent(self.resolution.output_kind, self.resolution.outputs)
+
+    def _traced(self) -> Trace:
+        if self.trace is None:
+            raise Undeclared("anything about images")
+        return self.trace
+
+
+def named(computed: Mapping[str, Tensor], classes: tuple[tuple[int | None, ...], ...], row: int) -> dict[str, Tensor]:
+    """The tensors of one image of a batch, with the class numbers of its targets in their names."""
+    own: dict[str, Tensor] = {}
+    for name, tensor in computed.items():
+        place = next((p for p in range(len(classes)) if str(Target(p)) in name), None)
+        if place is None:
+            own[name] = tensor[row]
+        elif (index := classes[place][row]) is not None:
+            own[name.replace(str(Target(place)), str(index))] = tensor[row]
+    return own

@@ -1,0 +1,87 @@
+"""Settles everything about model and passes that can be settled before images are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from reportgen.engine.device import choose_device, numerics
+from reportgen.engine.layers import blocks, default_layers, discover
+from reportgen.engine.passes import Counts, prepared
+from reportgen.engine.resolution import Resolution
+from reportgen.errors import LabelsError, PassError, ReportgenError
+
+
+def resolve(
+    module: nn.Module,
+    *,
+    facts: Mapping[str, Any],
+    pipeline: Mapping[str, Any],
+    labels: tuple[str, ...],
+    output_kind: str,
+    device: str,
+    batch_size: int | None,
+    owned: bool,
+    counts: Counts,
+    labels_given: bool = False,
+    num_classes: int | None = None,
+) -> Resolution:
+    """Look at the model with one forward of one image of noise.
+
+    Args:
+        facts: of the model file, for the report.
+        pipeline: the preprocessing; its ``size`` and ``channels`` make the noise.
+        labels: class names.
+        labels_given: the user gave them: another number of classes is then an error; otherwise they are left out.
+        output_kind: the user's word, or ``auto``.
+        owned: the module was read from a file and may be laid out anew.
+
+    Raises:
+        PassError: if the model cannot take such an image, or returns no class scores.
+        LabelsError: if there are not as many names as classes.
+    """
+    where = choose_device(device)
+    generator = torch.Generator().manual_seed(0)
+    height, width = pipeline["size"]
+    sample = torch.randn(1, pipeline["channels"], height, width, generator=generator).to(where)
+    tappable = not isinstance(module, torch.jit.ScriptModule)
+    with prepared(module, where, owned=owned) as ready:
+        counts.forward_batches += 1
+        counts.forward_samples += 1
+        try:
+            seen = discover(ready, sample, output_kind)
+        except ReportgenError:
+            raise
+        except Exception as error:
+            words = (str(error).strip().splitlines() or [""])[0][:200]
+            raise PassError(
+                f"the model cannot process a {pipeline['channels']} × {height} × {width} input: {words}",
+                "give --input-size and --channels-in as it was trained, or --arch if it was recognised wrongly",
+            ) from error
+        parameters = sum(parameter.numel() for parameter in ready.parameters())
+    classes = 2 if seen.outputs == 1 else seen.outputs
+    if num_classes is not None and num_classes != classes:
+        raise PassError(f"the model returns {classes} classes, not {num_classes}", "leave out --num-classes")
+    if labels and len(labels) != classes and not labels_given:
+        labels = ()
+    if labels and len(labels) != classes:
+        raise LabelsError(f"there are {len(labels)} class names for {classes} classes", "give --labels a fitting file")
+    return Resolution(
+        model=dict(facts),
+        pipeline=dict(pipeline),
+        labels=labels,
+        classes=classes,
+        outputs=seen.outputs,
+        output_kind=seen.kind,
+        parameters=parameters,
+        layers=seen.layers if tappable else (),
+        defaults=default_layers(seen.layers) if tappable else (),
+        blocks=blocks(seen.layers) if tappable else (),
+        head=seen.head if tappable else None,
+        numerics=numerics(where, batch_size),
+        seconds=seen.seconds,
+        tappable=tappable,
+    )
