@@ -1,0 +1,98 @@
+"""What is asked of a model: one file a technique, found by being there. Other packages add theirs by an entry point."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from reportgen.errors import UsageError
+from reportgen.techniques.technique import Technique
+
+if TYPE_CHECKING:
+    from reportgen.job import Job
+
+GROUP = "reportgen.techniques"
+"""Entry-point group: name = the technique's name, value = its class."""
+
+_ORDER = ("predictions", "feature_maps", "filters", "class_activation")
+"""Reading order of the report; techniques not named follow by name."""
+
+
+@cache
+def registry() -> Mapping[str, type[Technique]]:
+    """All techniques by name, in reading order.
+
+    Raises:
+        UsageError: if a technique from another package is not one, or takes a name that is taken.
+    """
+    found: dict[str, type[Technique]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.name != "technique":
+            loaded = importlib.import_module(f"{__name__}.{module.name}")
+            for value in vars(loaded).values():
+                if isinstance(value, type) and issubclass(value, Technique) and value.__module__ == loaded.__name__:
+                    _register(found, module.name, value)
+    for point in entry_points(group=GROUP):
+        _register(found, point.name, point.load())
+    rank = {name: place for place, name in enumerate(_ORDER)}
+    return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
+
+
+def _register(found: dict[str, type[Technique]], name: str, cls: type[Technique]) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Technique)) or getattr(cls, "name", None) != name:
+        raise UsageError(f"technique {name!r} is not a Technique of that name", "mend or uninstall its package")
+    if name in found:
+        raise UsageError(f"two packages bring a technique named {name!r}", "uninstall one of them")
+    found[name] = cls
+
+
+def chosen(job: Job) -> tuple[Technique, ...]:
+    """The techniques that a job asks for, with their options, in reading order.
+
+    Raises:
+        UsageError: for an unknown technique or option, or a value that does not fit.
+    """
+    known = registry()
+    for name in (*job.only, *job.skip, *job.techniques):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else "reportgen techniques lists them"
+            raise UsageError(f"there is no technique {name!r}", remedy)
+    names = [name for name in known if (not job.only or name in job.only) and name not in job.skip]
+    if not names:
+        raise UsageError("--only and --skip leave no technique", "reportgen techniques lists them")
+    return tuple(_built(known[name], job) for name in names)
+
+
+def _built(cls: type[Technique], job: Job) -> Technique:
+    own = {field.name: field for field in fields(cls)}
+    preset = job.preset_values
+    options: dict[str, Any] = {}
+    # a technique that looks at no layers or channels has empty defaults; one with a default of its own keeps it
+    # unless the user named layers or channels for all
+    for name, general in (("layers", preset.layers), ("channels", preset.channels)):
+        default = own[name].default
+        if default and (default == getattr(Technique, name) or getattr(job, name) is not None):
+            options[name] = general
+    for field, value in job.techniques.get(cls.name, {}).items():
+        if field not in own:
+            close = difflib.get_close_matches(field, own, n=1)
+            known = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(own)}"
+            raise UsageError(f"technique {cls.name!r} has no option {field!r}", known)
+        is_tuple = isinstance(own[field].default, tuple)
+        options[field] = tuple(v.strip() for v in value.split(",")) if is_tuple and isinstance(value, str) else value
+    try:
+        return TypeAdapter(cls).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        words = str(first["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"{cls.name}.{where} {first['input']!r}: {words}", "reportgen techniques -v shows the options") from None

@@ -1,0 +1,373 @@
+"""Which regions of an image speak for a class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from reportgen.engine.requests import Backward, Forward, Needs, Scope
+from reportgen.engine.resolution import Resolution
+from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
+from reportgen.figures.overlays import heat_map
+from reportgen.figures.tiles import photograph
+from reportgen.findings import Finding
+from reportgen.report.document import Reference
+from reportgen.store import Array
+from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
+from reportgen.text import Message, _, verbatim
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _weighted(activation: Tensor, weight: Tensor) -> Tensor:
+    """Σ_k w_k A_k for weights (n,C) or (n,C,h,w)."""
+    if weight.dim() == 2:
+        weight = weight[:, :, None, None]
+    return (weight * activation).sum(dim=1)
+
+
+def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """ReLU(Σ_k w_k A_k), w_k = mean_ij G_kij. Selvaraju et al. 2017, eq. 1 and 2. (n,C,h,w) twice → (n,h,w)."""
+    return _weighted(activation, gradient.mean(dim=(2, 3))).relu()
+
+
+def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
+    """ReLU(Σ_k w_k A_k), w_k = Σ_ij α_kij ReLU(G_kij). Chattopadhay et al. 2018, eq. 19.
+
+    α = G² / (2G² + (Σ_ab A_kab) G³) counts only where G > 0, where α·G = G / (2 + G Σ_ab A_kab): the same function,
+    without the powers that underflow for small gradients.
+    """
+    positive = gradient.relu()
+    total = activation.sum(dim=(2, 3), keepdim=True)
+    denominator = 2 + gradient * total
+    share = (positive / denominator).where(positive > 0, 0.0)
+    return _weighted(activation, share.sum(dim=(2, 3))).relu()
+
+
+def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """ReLU(Σ_k ReLU(G_k) ⊙ A_k). Jiang et al. 2021."""
+    return _weighted(activation, gradient.relu()).relu()
+
+
+def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """ReLU(Σ_k G_k ⊙ A_k). Draelos and Carin 2020."""
+    return _weighted(activation, gradient).relu()
+
+
+def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
+    """ReLU(Σ_k w_k A_k), w_k = Σ_ij G_kij A_kij / Σ_ij A_kij, 0 where the sum of A is 0. Fu et al. 2020."""
+    total = activation.sum(dim=(2, 3))
+    weight = (gradient * activation).sum(dim=(2, 3)) / total
+    return _weighted(activation, weight.where(total != 0, 0.0)).relu()
+
+
+GRADIENT_METHODS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "grad_cam": grad_cam,
+    "grad_cam_pp": grad_cam_pp,
+    "layer_cam": layer_cam,
+    "hires_cam": hires_cam,
+    "xgrad_cam": xgrad_cam,
+}
+METHODS = ("cam", *GRADIENT_METHODS)
+TITLES: Mapping[str, str] = {
+    "cam": "CAM",
+    "grad_cam": "Grad-CAM",
+    "grad_cam_pp": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "hires_cam": "HiResCAM",
+    "xgrad_cam": "XGrad-CAM",
+}
+
+
+@dataclass(frozen=True)
+class ClassActivation(Technique):
+    """Class activation maps by six methods.
+
+    A is the output of a layer read as maps, S_c the score of class c before softmax or sigmoid, G = ∂S_c/∂A. Stored for each
+    image: ``<method>/<layer>/<c>`` (h,w), not normalised; all are zero or greater except ``cam``, which is signed.
+    ``cam`` is Σ_k W_ck A_k (Zhou et al. 2016) and exists only where global average pooling and one linear layer follow the
+    layer; there the Grad-CAM of that layer equals ReLU(CAM) / (h·w), which `results` checks.
+
+    Attributes:
+        methods: of ``cam``, ``grad_cam``, ``grad_cam_pp``, ``layer_cam``, ``hires_cam``, ``xgrad_cam``.
+    """
+
+    name: ClassVar[str] = "class_activation"
+    title: ClassVar[Message] = _("Class activation maps")
+    summary: ClassVar[str] = "which regions speak for a class, by CAM, Grad-CAM, Grad-CAM++, LayerCAM, HiResCAM, XGrad-CAM"
+    scope: ClassVar[Scope] = "exhibit"
+    version: ClassVar[int] = 1
+    references: ClassVar[tuple[Reference, ...]] = (
+        Reference(
+            "zhou2016",
+            "B. Zhou, A. Khosla, A. Lapedriza, A. Oliva, A. Torralba",
+            "Learning Deep Features for Discriminative Localization",
+            "IEEE Conference on Computer Vision and Pattern Recognition (CVPR), 2921–2929",
+            2016,
+            "10.1109/CVPR.2016.319",
+        ),
+        Reference(
+            "selvaraju2017",
+            "R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra",
+            "Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization",
+            "IEEE International Conference on Computer Vision (ICCV), 618–626",
+            2017,
+            "10.1109/ICCV.2017.74",
+        ),
+        Reference(
+            "chattopadhay2018",
+            "A. Chattopadhay, A. Sarkar, P. Howlader, V. N. Balasubramanian",
+            "Grad-CAM++: Generalized Gradient-Based Visual Explanations for Deep Convolutional Networks",
+            "IEEE Winter Conference on Applications of Computer Vision (WACV), 839–847",
+            2018,
+            "10.1109/WACV.2018.00097",
+        ),
+        Reference(
+            "jiang2021",
+            "P.-T. Jiang, C.-B. Zhang, Q. Hou, M.-M. Cheng, Y. Wei",
+            "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization",
+            "IEEE Transactions on Image Processing 30, 5875–5888",
+            2021,
+            "10.1109/TIP.2021.3089943",
+        ),
+        Reference(
+            "draelos2020",
+            "R. L. Draelos, L. Carin",
+            "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks",
+            "arXiv:2011.08891",
+            2020,
+        ),
+        Reference(
+            "fu2020",
+            "R. Fu, Q. Hu, X. Dong, Y. Guo, Y. Gao, B. Li",
+            "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs",
+            "British Machine Vision Conference (BMVC)",
+            2020,
+        ),
+    )
+    results_schema = {
+        "type": "object",
+        "properties": {
+            "methods": {"type": "array", "items": {"enum": list(METHODS)}},
+            "identity": {
+                "type": ["object", "null"],
+                "properties": {
+                    "layer": {"type": "string"},
+                    "largest_difference": {"type": "number"},
+                    "n": {"type": "integer"},
+                },
+            },
+            "cam_omitted": {"type": ["string", "null"]},
+            "maps": {"type": "integer"},
+            "zero_maps": {"type": "integer"},
+            "zero": {
+                "type": "object",
+                "additionalProperties": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+    }
+
+    channels: str = ""
+    methods: tuple[str, ...] = METHODS
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                raise ValueError(f"{method!r} is no method; there are {', '.join(METHODS)}")
+
+    def needs(self, resolution: Resolution) -> Needs:
+        if not self.layers:
+            raise NotApplicable(_("no layer of this model gives spatial maps"))
+        if not self._pairs(resolution):
+            raise NotApplicable(
+                _("CAM needs global average pooling and one linear layer behind a chosen layer; this model has none")
+            )
+        return (Forward(taps=self.layers), Backward(wrt=self.layers))
+
+    def _pairs(self, resolution: Resolution) -> list[tuple[str, str]]:
+        """(method, layer) of every map, in reading order."""
+        head = resolution.head.layer if resolution.head else None
+        return [(m, layer) for m in self.methods for layer in self.layers if m != "cam" or layer == head]
+
+    def compute(self, probe: Probe) -> dict[str, Tensor]:
+        computed: dict[str, Tensor] = {}
+        for layer in self.layers:
+            activation = probe.activation(layer)
+            for target in probe.targets:
+                gradient = probe.gradient(target, layer)
+                for method in self.methods:
+                    if method != "cam":
+                        computed[f"{method}/{layer}/{target}"] = GRADIENT_METHODS[method](activation, gradient)
+                if "cam" in self.methods and layer == probe.head_layer:
+                    weight = probe.head_weight()[probe.class_index(target)]
+                    computed[f"cam/{layer}/{target}"] = _weighted(activation, weight)
+        return computed
+
+    def results(self, evidence: Evidence) -> dict[str, Any]:
+        pairs = self._pairs(evidence.resolution)
+        maps, zero = 0, {f"{m}/{layer}": [] for m, layer in pairs}
+        differences: list[float] = []
+        for case, arrays in evidence.each():
+            for target in case.targets:
+                for method, layer in pairs:
+                    maps += 1
+                    if not (arrays[f"{method}/{layer}/{target}"] > 0).any():
+                        zero[f"{method}/{layer}"].append(case.name)
+                differences += self._difference(evidence.resolution, arrays, target)
+        head = evidence.resolution.head
+        identity = {"layer": head.layer, "largest_difference": max(differences), "n": len(differences)} if head and differences else None
+        omitted = None
+        if "cam" in self.methods and not any(method == "cam" for method, _layer in pairs):
+            omitted = (
+                f"layer {head.layer}, which global average pooling and one linear layer follow, was not chosen"
+                if head
+                else "no layer is followed by global average pooling and one linear layer alone"
+            )
+        return {
+            "methods": [m for m in self.methods if any(m == method for method, _layer in pairs)],
+            "identity": identity,
+            "cam_omitted": omitted,
+            "maps": maps,
+            "zero_maps": sum(len(names) for names in zero.values()),
+            "zero": {pair: names for pair, names in zero.items() if names},
+        }
+
+    def _difference(self, resolution: Resolution, arrays: Mapping[str, Array], target: int) -> list[float]:
+        """Largest difference of Grad-CAM and ReLU(CAM)/Z, relative to the largest value; nothing where not both exist."""
+        layer = resolution.head.layer if resolution.head else ""
+        cam, grad = arrays.get(f"cam/{layer}/{target}"), arrays.get(f"grad_cam/{layer}/{target}")
+        if cam is None or grad is None:
+            return []
+        expected = np.maximum(cam.astype(np.float64), 0) / cam.size
+        scale = max(float(expected.max()), float(np.abs(cam).max()) / cam.size)
+        return [float(np.abs(expected - grad).max()) / scale if scale > 0 else 0.0]
+
+    def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
+        if not results["zero_maps"]:
+            return []
+        worst = max(results["zero"].items(), key=lambda item: (len(item[1]), item[0]))
+        return [
+            Finding(
+                rule="class_activation.zero_map",
+                about="method",
+                severity="notice",
+                subject=worst[0],
+                title=_("Some class activation maps are zero everywhere"),
+                detail=_(
+                    "{zero} of {maps} maps hold no positive value; most often {pair} ({images} images). Such a map says that "
+                    "nothing at that layer speaks for the class by that formula, and is drawn empty.",
+                    zero=results["zero_maps"],
+                    maps=results["maps"],
+                    pair=worst[0],
+                    images=len(worst[1]),
+                ),
+                value=results["zero_maps"],
+                threshold=1,
+                n=results["maps"],
+            )
+        ]
+
+    def figures(self, evidence: Evidence) -> Iterator[Figure]:
+        yield from self._overview(evidence)
+        for case, arrays in evidence.each():
+            picture = evidence.picture(case)
+            for target in case.targets:
+                yield self._figure(evidence, case, target, picture, arrays)
+
+    def _overview(self, evidence: Evidence) -> Iterator[Figure]:
+        """Grad-CAM of all images at all layers, one row an image."""
+        method = "grad_cam" if "grad_cam" in self.methods else self._pairs(evidence.resolution)[0][0]
+        layers = [layer for m, layer in self._pairs(evidence.resolution) if m == method][-5:]
+        rows = []
+        for case, arrays in evidence.each():
+            picture, target = evidence.picture(case), case.targets[0]
+            label = evidence.resolution.label(target)
+            original = Panel(
+                photograph(picture, longest=224),
+                _("{image}: {label}", image=case.name, label=label),
+                _("the image {image} as the network saw it", image=case.name),
+                name=f"{slug(case.name)}-input",
+            )
+            panels = [
+                self._panel(evidence, case, target, method, layer, picture, arrays, verbatim("")) for layer in layers
+            ]
+            rows.append(Row((original, *panels)))
+        if not rows:
+            return
+        yield Figure(
+            id=f"{self.name}-overview",
+            technique=self.name,
+            rows=tuple(rows),
+            caption=_(
+                "{method} of the first explained class of every exhibit, at {n} layers from shallow to deep. Each map is "
+                "scaled from zero to its own maximum and resized bicubically to the input.",
+                method=TITLES[method],
+                n=len(layers),
+            ),
+            columns=len(layers) + 1,
+            headings=(_("input"), *(self._heading(evidence.resolution, layer) for layer in layers)),
+            colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
+        )
+
+    def _figure(
+        self, evidence: Evidence, case: Case, target: int, picture: Array, arrays: Mapping[str, Array]
+    ) -> Figure:
+        pairs = self._pairs(evidence.resolution)
+        rows = []
+        for method in self.methods:
+            layers = [layer for m, layer in pairs if m == method]
+            if not layers:
+                continue
+            panels = [self._panel(evidence, case, target, method, layer, picture, arrays) for layer in layers]
+            # CAM exists for one layer only: it stands in that layer's column
+            lead = self.layers.index(layers[0])
+            rows.append(Row(tuple([None] * lead + panels), verbatim(TITLES[method])))
+        label = evidence.resolution.label(target)
+        return Figure(
+            id=f"{self.name}-{slug(case.name)}-{target}",
+            technique=self.name,
+            rows=tuple(rows),
+            caption=_(
+                "Class activation maps of {image} for the class {label}: one row a method, one column a layer, shallow to deep. "
+                "Each map is scaled from zero to its own maximum, which stands beneath it, resized bicubically to the input "
+                "and laid over it; negative values of CAM are not drawn, a map without positive values leaves the image plain.",
+                image=case.name,
+                label=label,
+            ),
+            columns=len(self.layers),
+            headings=tuple(self._heading(evidence.resolution, layer) for layer in self.layers),
+            exhibit=case.name,
+            colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
+        )
+
+    def _heading(self, resolution: Resolution, layer: str) -> Message:
+        height, width = resolution.layer(layer).resolution
+        return _("{layer} · {height}×{width}", layer=layer, height=height, width=width)
+
+    def _panel(
+        self,
+        evidence: Evidence,
+        case: Case,
+        target: int,
+        method: str,
+        layer: str,
+        picture: Array,
+        arrays: Mapping[str, Array],
+        label: Message | None = None,
+    ) -> Panel:
+        values = arrays[f"{method}/{layer}/{target}"]
+        high = float(values.max())
+        shown = verbatim(f"{high:.2g}") if high > 0 else _("no positive value")
+        overlay = heat_map(picture, values, low=0.0, high=max(high, 0.0), colormap=evidence.colormap)
+        alt = _(
+            "{method} at {layer} for {label}, maximum {high}",
+            method=TITLES[method],
+            layer=layer,
+            label=evidence.resolution.label(target),
+            high=shown,
+        )
+        return Panel(overlay, shown if label is None else label, alt, name=f"{method}-{slug(layer)}-{target}")

@@ -1,0 +1,184 @@
+"""The one extension point: what a technique declares, computes, concludes and draws.
+
+A technique is a frozen dataclass in ``techniques/<name>.py`` and a template ``templates/techniques/<name>.html.j2``. Its fields
+are its options and part of its keys in the store. It never calls the model: it declares `needs`, and the engine hands it a
+`Probe` with exactly that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from reportgen.engine.requests import ClassScore, Needs, Rule, Scope
+from reportgen.engine.resolution import Resolution
+from reportgen.figures.figure import Figure
+from reportgen.findings import Finding
+from reportgen.report.document import Reference
+from reportgen.store import Array
+from reportgen.text import Message
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class NotApplicable(Exception):
+    """Raised by `Technique.needs`: this model offers nothing to look at; the section says why."""
+
+    def __init__(self, reason: Message) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Target:
+    """One of the classes explained, by its place in every image's list (the first is the predicted class by default).
+
+    Which class that is differs from image to image; in the names of tensors `str(target)` stands for it.
+    """
+
+    place: int
+
+    def __str__(self) -> str:
+        return f"{{target{self.place}}}"
+
+
+class Probe(Protocol):
+    """What one batch of images, or the model, offers to a technique. n is the number of images."""
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The classes explained."""
+
+    def scores(self) -> Tensor:
+        """(n, classes) class scores, before softmax or sigmoid."""
+
+    def probabilities(self) -> Tensor:
+        """(n, classes) in [0, 1]."""
+
+    def entropy(self) -> Tensor:
+        """(n,) entropy of the predicted distribution in nats."""
+
+    def activation(self, layer: str) -> Tensor:
+        """(n, C, h, w) output of `layer`, read as maps."""
+
+    def gradient(self, target: Target, layer: str, rule: Rule = "gradient") -> Tensor:
+        """(n, C, h, w) derivative of the score of `target` with respect to `activation(layer)`; of the input: (n, C, H, W)."""
+
+    @property
+    def head_layer(self) -> str | None:
+        """The layer that global average pooling and one linear layer follow, if there is one."""
+
+    def head_weight(self) -> Tensor:
+        """(classes, C) weight of the linear layer behind the global average pooling."""
+
+    def class_index(self, target: Target) -> Tensor:
+        """(n,) class number of `target` for each image."""
+
+    def weight(self, layer: str) -> Tensor:
+        """The weight of `layer`, as it is."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image a technique looked at.
+
+    Attributes:
+        name: as it is called everywhere in the report.
+        digest: SHA-256 of its file.
+        targets: class numbers explained.
+        known: those of the targets that the caller asked for as ``predicted`` or ``true``.
+    """
+
+    name: str
+    digest: str
+    targets: tuple[int, ...] = ()
+    known: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the store holds for one technique: the only thing that results, findings and figures see.
+
+    Attributes:
+        resolution: facts of the model.
+        cases: the images, in order; none for scope ``model``.
+        read: tensors of a case (of the model, for None), by name.
+        picture: a case as the network saw it, uint8 (H, W, 3) or (H, W).
+        colormap: colours of heat maps.
+    """
+
+    resolution: Resolution
+    cases: tuple[Case, ...]
+    read: Callable[[Case | None], Mapping[str, Array]]
+    picture: Callable[[Case], Array]
+    colormap: str = "inferno"
+
+    def each(self) -> Iterator[tuple[Case, Mapping[str, Array]]]:
+        """Cases with their tensors, one at a time."""
+        for case in self.cases:
+            yield case, self.read(case)
+
+
+@dataclass(frozen=True)
+class Technique(ABC):
+    """Base of all techniques.
+
+    Attributes:
+        layers: names, patterns or ``default``, ``blocks``, ``last:N``; empty means the technique's own choice.
+        channels: ``even:N``, ``top:N``, ``all`` or numbers.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[Message]
+    summary: ClassVar[str]
+    """One line for ``reportgen techniques``."""
+    scope: ClassVar[Scope]
+    version: ClassVar[int]
+    """Raised whenever the stored tensors change their meaning or value."""
+    references: ClassVar[tuple[Reference, ...]] = ()
+    results_schema: ClassVar[Mapping[str, Any]] = {"type": "object"}
+    """JSON Schema of what `results` returns."""
+
+    layers: tuple[str, ...] = ("default",)
+    channels: str = "even:16"
+
+    @property
+    def template(self) -> str:
+        """Path of its partial below the template folders."""
+        return f"techniques/{self.name}.html.j2"
+
+    def settled(self, resolution: Resolution) -> Self:
+        """Itself with words like ``default`` replaced by the names of layers."""
+        return replace(self, layers=resolution.select(self.layers))
+
+    def options(self) -> dict[str, Any]:
+        """Its fields as JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @abstractmethod
+    def needs(self, resolution: Resolution) -> Needs:
+        """What the engine must provide. Called on a settled technique. Raises NotApplicable."""
+
+    @abstractmethod
+    def compute(self, probe: Probe) -> dict[str, Tensor]:
+        """Tensors to store, by name. For images, the first dimension is the batch; `Target` in a name stands for its class."""
+
+    @abstractmethod
+    def results(self, evidence: Evidence) -> dict[str, Any]:
+        """Numbers for ``report.json`` and the tables of the section."""
+
+    def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
+        """What follows from the results."""
+        return []
+
+    def figures(self, evidence: Evidence) -> Iterator[Figure]:
+        """Figures in reading order."""
+        yield from ()
+
+
+def explains_classes(needs: Needs) -> bool:
+    """Whether the stored tensors depend on which classes are explained."""
+    return any(isinstance(getattr(request, "origin", None), ClassScore) for request in needs)
