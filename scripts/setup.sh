@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Set up for one purpose: bash scripts/setup.sh demo|test|lint
+# Makes .venv, installs the package editable with the extra of that name, and looks for the system libraries that it needs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export LC_ALL=C
+
+purpose=${1:?"usage: bash scripts/setup.sh demo|test|lint"}
+here=.venv/bin/python
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+stop() { say "$@"; exit 1; }
+
+can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+apt_updated=
+apt_install() {
+    say "installing $*"
+    # other package managers of a fresh machine may hold the lock for a while
+    local quietly=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5)
+    if [ -z "$apt_updated" ]; then
+        "${quietly[@]}" update >&2 || say "apt-get update failed; trying with the lists that are here"
+        apt_updated=yes
+    fi
+    "${quietly[@]}" install --no-install-recommends "$@" >&2 </dev/null
+}
+
+# --- Python -----------------------------------------------------------------------------------------------------------
+
+suits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+find_python() {
+    local name
+    for name in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python; do
+        if suits "$name"; then
+            printf '%s\n' "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+works() { suits "$here" && "$here" -m pip --version >/dev/null 2>&1; }
+
+make_venv() {
+    local python
+    python=$(find_python) || stop "no Python 3.11 or later found; install one, or name it: PYTHON=/path/to/python3 make $purpose"
+    # Debian ships these two in a package of their own
+    if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        local package
+        package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+        can_apt || stop "$python cannot make virtual environments; install $package"
+        apt_install "$package" || stop "$package could not be installed; install it, or name another Python: PYTHON=…"
+    fi
+    say "making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+    works || stop "the new .venv does not work; name another Python: PYTHON=/path/to/python3 make $purpose"
+}
+
+install_package() {
+    local attempt
+    say "installing reportgen[$purpose] (the first time takes minutes and gigabytes: torch)"
+    # what was downloaded is kept, so that a second attempt goes on where a broken connection ended the first
+    for attempt in 1 2; do
+        if "$here" -m pip install --quiet --disable-pip-version-check --editable ".[$purpose]" </dev/null; then
+            return
+        fi
+        [ "$attempt" = 2 ] || { say "pip failed; once more"; sleep 5; }
+    done
+    stop "pip could not install reportgen[$purpose]; the lines above say why"
+}
+
+# --- system libraries -------------------------------------------------------------------------------------------------
+
+pango_packages=(libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0)
+
+# WeasyPrint imports where Pango is older than it says it needs, and fails later
+has_pango() {
+    "$here" -W error - >/dev/null 2>&1 <<'PYTHON'
+import sys
+from weasyprint.text.ffi import pango
+sys.exit(pango.pango_version() < 14400)
+PYTHON
+}
+
+has_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        # Ubuntu's chromium-browser is a stub that only names a snap
+        "$name" --version >/dev/null 2>&1 && return
+    done
+    [ -d "/Applications/Google Chrome.app" ]
+}
+
+need_pango() {
+    has_pango && return
+    if can_apt; then apt_install "${pango_packages[@]}" || true; fi
+    has_pango || stop "WeasyPrint needs Pango 1.44 or later to write PDF; install it: ${pango_packages[*]} (Debian, Ubuntu), pango (Fedora, Homebrew)"
+}
+
+# tests that need these two skip themselves where they are missing
+want_test_programs() {
+    local missing=()
+    command -v pdftoppm >/dev/null || missing+=(poppler-utils)
+    has_chromium || missing+=(chromium)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if can_apt; then apt_install "${missing[@]}" && return; fi
+    say "not found, and some tests will be skipped: ${missing[*]} (names of Debian's packages)"
+}
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+works || make_venv
+install_package
+case $purpose in
+    demo) need_pango ;;
+    test) need_pango; want_test_programs ;;
+esac
