@@ -38,7 +38,7 @@ PHOTOGRAPHS = {
     "rocket.jpg": "rocket.jpg",
 }
 
-# Only what the photographs plainly show: a cat with a tabby's coat, an espresso, a tripod. The others have no label, since
+# Only what the photographs plainly show: a cat with a tabby's coat, an espresso, a tripod. The others have no label:
 # ImageNet has no class for an astronaut, a motorcycle (a moped is another vehicle) or a rocket (a missile is a weapon).
 TRUTH = {"camera.png": "tripod", "cat.png": "tabby", "coffee.png": "espresso"}
 

