@@ -1,0 +1,551 @@
+"""A model file opened: format, safety, weights, architecture, module."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
+from reportgen.subject.architectures import (
+    IMAGENET_CLASSES,
+    Published,
+    construct,
+    imagenet_labels,
+    published,
+    qualified,
+)
+from reportgen.subject.containers import Container, open_container
+from reportgen.subject.modules import build, is_module, state_of
+from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
+from reportgen.subject.safe_pickle import Inert, TensorSpec
+
+State = Mapping[str, Any]
+"""Names to tensors, or to descriptions of tensors."""
+
+EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
+RAW = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "model_state", "classifier")
+NAMED = ("architecture", "arch", "model_name", "model_arch", "model_type")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the report says of a model file.
+
+    Attributes:
+        file: its name, never a path; bytes that are no UTF-8 as ``\\xNN``.
+        sha256: of its bytes; empty for a live module.
+        size: in bytes.
+        format: ``state-dict``, ``checkpoint``, ``module``, ``safetensors``, ``torchscript``, ``exported``, ``live-module``.
+        container: ``zip``, ``legacy``, ``safetensors``, ``memory``, or ``trusted`` where torch itself opened it.
+        safe: it was opened without running any code of the file.
+        architecture: qualified name, or the class path of a module.
+        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``.
+        candidates: other architectures that fit as well.
+        weights: ``raw`` or ``ema``.
+        prefix: stripped from every key.
+        stray: keys that were not used.
+        num_classes: width of the head, where the weights tell it.
+        channels_in: of the first convolution.
+        published: facts of the architecture's published weights.
+        labels: class names found in the file, or the published ones where there are as many classes.
+        labels_from: ``file``, ``published``, or None.
+        head_published: the head has the published number of classes.
+    """
+
+    file: str
+    sha256: str
+    size: int
+    format: str
+    container: str
+    safe: bool
+    architecture: str
+    how: str
+    candidates: tuple[str, ...]
+    weights: str
+    prefix: str
+    stray: tuple[str, ...]
+    num_classes: int | None
+    channels_in: int
+    published: Published | None
+    labels: tuple[str, ...] | None
+    head_published: bool
+    labels_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lies in a file, before anything is made real.
+
+    Attributes:
+        format: as in `ModelFacts`.
+        container: the opened file.
+        state: names to tensors or descriptions.
+        module: stand-in of a pickled module, if it is one.
+        weights: ``raw`` or ``ema``.
+        own: what the file says of itself: architecture, class names, ``pretrained_cfg``.
+    """
+
+    format: str
+    container: Container
+    state: State
+    module: Inert | None
+    weights: str
+    own: Mapping[str, Any]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names to shapes."""
+        return {key: _shape(value) for key, value in self.state.items()}
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.size) if isinstance(value, TensorSpec) else tuple(value.shape)
+
+
+# reading ---------------------------------------------------------------------------------------------------------------
+
+
+def read_contents(path: Path, shown: str, weights: str | None = None) -> Contents:
+    """What a weights file holds, without running anything in it.
+
+    Args:
+        weights: ``raw`` or ``ema``; None takes the moving average where there is one.
+
+    Raises:
+        ModelFileError: if it cannot be read, or there are no weights in it.
+        UnsafeModelError: if opening it could run code.
+    """
+    container = open_container(path, shown)
+    root = container.root
+    if container.kind == "safetensors":
+        return Contents("safetensors", container, root, None, "raw", _own_words(container.metadata))
+    if is_module(root):
+        return Contents("module", container, state_of(root), root, "raw", {})
+    if isinstance(root, Inert) and isinstance(root.state, dict):
+        root = root.state
+    if not isinstance(root, dict):
+        raise ModelFileError(f"there are no weights in {shown!r}: it holds a {_kind(root)}", "give a state dict or a checkpoint")
+    if _is_state(root):
+        return Contents("state-dict", container, _tensors(root), None, "raw", {})
+    found = _weights_in(root)
+    order = ("ema", "raw") if weights is None else (weights,)
+    for which in order:
+        if which in found:
+            value = found[which]
+            inert = value if is_module(value) else None
+            state = state_of(value) if inert is not None else _tensors(value)
+            return Contents("checkpoint", container, state, inert, which, _own_words(root))
+    if found:
+        raise ModelFileError(f"{shown!r} holds no {weights} weights", f"leave out --weights: it holds {', '.join(found)}")
+    keys = ", ".join(str(key) for key in list(root)[:6])
+    raise ModelFileError(f"there are no weights in {shown!r}: it holds {keys or 'nothing'}", "give a state dict or a checkpoint")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Inert):
+        return value.path
+    return "tensor" if isinstance(value, TensorSpec) else type(value).__name__
+
+
+def _is_state(value: Any) -> bool:
+    """A mapping that is mostly tensors under words."""
+    if not isinstance(value, dict) or not value:
+        return False
+    tensors = sum(isinstance(one, TensorSpec | Tensor) and isinstance(key, str) for key, one in value.items())
+    return tensors >= 2 and tensors >= 0.5 * len(value)
+
+
+def _tensors(value: Mapping[Any, Any]) -> State:
+    return OrderedDict((k, v) for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorSpec | Tensor))
+
+
+def _weights_in(root: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+    """The mappings or modules of weights in a checkpoint: under ``ema`` and ``raw``."""
+    found: dict[str, Any] = {}
+    for which, names in (("ema", EMA), ("raw", RAW)):
+        for name in names:
+            value = root.get(name)
+            if value is None:
+                continue
+            if is_module(value) or _is_state(value):
+                found.setdefault(which, value)
+            elif isinstance(value, dict) and depth < 2:
+                inner = _weights_in(value, depth + 1)
+                if inner:
+                    found.setdefault(which, inner.get("raw", inner.get("ema")))
+                elif _is_state(value.get("module")):
+                    found.setdefault(which, value["module"])
+    return found
+
+
+def _own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
+    """What a checkpoint says of itself, plain values only."""
+    own: dict[str, Any] = {}
+    arguments = root.get("args")
+    told = [root]
+    if isinstance(arguments, Inert) and isinstance(arguments.state, dict):
+        told.append(arguments.state)
+    elif isinstance(arguments, dict):
+        told.append(arguments)
+    for table in told:
+        for name in NAMED:
+            if isinstance(table.get(name), str):
+                own.setdefault("architecture", table[name])
+    if isinstance(told[-1].get("model"), str):
+        own.setdefault("architecture", told[-1]["model"])
+    cfg = root.get("pretrained_cfg")
+    if isinstance(cfg, str):
+        try:
+            cfg = json.loads(cfg)
+        except ValueError:
+            cfg = None
+    if isinstance(cfg, dict):
+        own["pretrained_cfg"] = cfg
+    for name in ("classes", "class_names", "labels", "idx_to_class", "class_to_idx"):
+        labels = _labels(name, root.get(name))
+        if labels:
+            own.setdefault("labels", labels)
+    return own
+
+
+def _labels(name: str, value: Any) -> tuple[str, ...] | None:
+    """Class names in one of the usual shapes, or None."""
+    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if isinstance(value, dict) and value:
+        pairs = [(v, k) for k, v in value.items()] if name == "class_to_idx" else list(value.items())
+        try:
+            numbered = {int(k): str(v) for k, v in pairs}
+        except (TypeError, ValueError):
+            return None
+        if sorted(numbered) == list(range(len(pairs))):
+            return tuple(numbered[i] for i in range(len(numbered)))
+    return None
+
+
+# opening ---------------------------------------------------------------------------------------------------------------
+
+
+def open_model(
+    path: Path,
+    *,
+    sha256: str,
+    arch: str | None = None,
+    arch_args: Mapping[str, object] | None = None,
+    pythonpath: Sequence[Path] = (),
+    weights: str | None = None,
+    num_classes: int | None = None,
+    channels_in: int | None = None,
+    trust: bool = False,
+) -> tuple[nn.Module, ModelFacts]:
+    """The module in a file, in evaluation mode, float32, on the CPU, and what is known of it.
+
+    Args:
+        path: the file.
+        sha256: of its bytes.
+        arch: the user's word for the architecture.
+        arch_args: further arguments of its constructor.
+        pythonpath: folders from which own code may be imported (made importable by the caller).
+        weights: ``raw`` or ``ema``.
+        num_classes: the user's word for the width of the head.
+        channels_in: the user's word for the input channels.
+        trust: the user's word that the file may run code.
+
+    Raises:
+        ModelFileError, UnsafeModelError, ArchitectureError: see there.
+    """
+    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+    common = {"file": shown, "sha256": sha256, "size": path.stat().st_size}
+    try:
+        contents = read_contents(path, shown, weights)
+        if contents.module is not None and arch is None:
+            return _from_module(contents, shown, common)
+        return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
+    except UnsafeModelError:
+        if not trust:
+            raise
+    return _trusted(path, shown, common, arch, arch_args or {}, num_classes, channels_in)
+
+
+def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
+    assert contents.module is not None
+    module = build(contents.module, shown, contents.container.tensor).float()
+    try:
+        match: Match | None = recognise(contents.shapes, shown)
+    except ArchitectureError:
+        match = None
+    family = contents.module.path
+    name = match.name if match is not None and _same_class(module, match.name) else family
+    facts = _facts(contents, common, name, "class", match.candidates if match and name == match.name else (), "", (), module)
+    return module, facts
+
+
+def _same_class(module: nn.Module, name: str) -> bool:
+    """Whether a pickled module is of the library whose weights it fits."""
+    return type(module).__module__.partition(".")[0] == name.partition(":")[0]
+
+
+def _from_weights(
+    contents: Contents,
+    shown: str,
+    common: dict[str, Any],
+    arch: str | None,
+    arch_args: Mapping[str, object],
+    num_classes: int | None,
+    channels_in: int | None,
+) -> tuple[nn.Module, ModelFacts]:
+    name, how, candidates, prefix = _settle_architecture(contents, shown, arch)
+    state = stripped(contents.state, prefix)
+    shapes = {key: _shape(value) for key, value in state.items()}
+    known = described(name)
+    classes = num_classes or _classes_of(shapes, known.heads if known else ())
+    channels = channels_in or (shapes[known.stem][1] if known and len(shapes.get(known.stem, ())) == 4 else None)
+    own_code = name.partition(":")[0] not in ("torchvision", "timm")
+    module = construct(
+        name, classes=None if own_code else classes, channels=None if own_code else channels, keys=state, arguments=arch_args
+    )
+    if known:
+        _refit_head(module, known.heads, shapes)
+    stray = _load(module, state, shown, name, contents.container.tensor)
+    stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
+    return module.float().eval(), _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
+
+
+def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tuple[str, str, tuple[str, ...], str]:
+    """(qualified name, how it is known, other candidates, prefix of the keys)."""
+    own = contents.own.get("architecture")
+    trusted: list[str] = []
+    if arch is None and isinstance(own, str):
+        bare = own.partition(":")[2] or own
+        trusted = [f"torchvision:{bare}", f"timm:{bare.partition('.')[0]}"]
+        if "pretrained_cfg" in contents.own or contents.format == "safetensors":
+            trusted.reverse()  # the entry is a convention of timm
+    if arch is None:
+        match = recognise(contents.shapes, shown, trusted=trusted)
+        how = "checkpoint" if match.name in trusted else "recognised"
+        return match.name, how, match.candidates, match.prefix
+    name = qualified(arch)
+    return name, "given", (), _prefix_for(contents.shapes, name)
+
+
+def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+    """The prefix under which most keys of a known architecture lie."""
+    known = described(name)
+    if known is None:
+        found = next((p for p in ("module.", "_orig_mod.", "model.") if all(k.startswith(p) for k in shapes if counts(k))), "")
+        return found
+    return next((p for p in prefixes(shapes) if known.stem and p + known.stem in shapes), "")
+
+
+def _classes_of(shapes: Mapping[str, tuple[int, ...]], heads: Sequence[str]) -> int | None:
+    """Outputs of the last weight in the head, the auxiliary heads left aside."""
+    main = [head for head in heads if not head.lower().startswith("aux") and "dist" not in head]
+    found = None
+    for key, shape in shapes.items():
+        if key.startswith(tuple(f"{head}." for head in main)) and key.endswith("weight") and len(shape) in (2, 4):
+            found = shape[0]
+    return found
+
+
+def _refit_head(module: nn.Module, heads: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give the module the file's head where that is one linear layer in other wrapping (a bare layer, a sequence with dropout)."""
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    for head in heads:
+        own = {key: shape for key, shape in shapes.items() if key.startswith(f"{head}.") and counts(key)}
+        if not own or all(expected.get(key) == shape for key, shape in own.items()) or not hasattr(module, head):
+            continue
+        weights = [key for key, shape in own.items() if key.endswith(".weight") and len(shape) == 2]
+        others = set(own) - {weights[0], weights[0].removesuffix("weight") + "bias"} if len(weights) == 1 else {"more"}
+        old = getattr(module, head)
+        linears = [part for part in old.modules() if isinstance(part, nn.Linear)]
+        if others or not linears or linears[-1].in_features != own[weights[0]][1]:
+            continue  # loading then says what does not fit
+        outputs, inputs = own[weights[0]]
+        bias = weights[0].removesuffix("weight") + "bias" in own
+        _put_linear(module, old, weights[0].removesuffix(".weight"), nn.Linear(inputs, outputs, bias=bias), head)
+
+
+def _put_linear(module: nn.Module, old: nn.Module, place: str, linear: nn.Linear, head: str) -> None:
+    """The linear layer at its dotted place; what flattens before it in the old head stays before it."""
+    flattens = any(isinstance(part, nn.Flatten) for part in old.modules()) or _is_spatial_head(old)
+    inner: nn.Module = linear
+    for part in reversed(place.split(".")[1:]):
+        wrapped = nn.Sequential()
+        wrapped.add_module(part, inner)
+        inner = wrapped
+    if flattens:
+        inner = _FlatThen(inner) if isinstance(inner, nn.Linear) else inner
+        if isinstance(inner, nn.Sequential):
+            inner.register_forward_pre_hook(_flatten_input)
+    setattr(module, head, inner)
+
+
+def _is_spatial_head(old: nn.Module) -> bool:
+    return any(isinstance(part, nn.AdaptiveAvgPool2d) for part in old.modules())
+
+
+class _FlatThen(nn.Linear):
+    """A linear layer that flattens what it is given first."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(1))
+
+
+def _flatten_input(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (args[0].flatten(1),)
+
+
+def _load(
+    module: nn.Module, state: State, shown: str, name: str, tensor: Callable[[Any], Tensor]
+) -> list[str]:
+    """Put the weights into the module. Returns the keys that it does not have.
+
+    Raises:
+        ArchitectureError: if weights are missing or of another shape, naming the first of each.
+    """
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in state and counts(key)]
+    reshaped = [key for key in expected if key in state and tuple(expected[key].shape) != _shape(state[key])]
+    stray = [key for key in state if key not in expected]
+    if missing or reshaped:
+        told = []
+        if missing:
+            told.append(f"{len(missing)} are missing ({', '.join(missing[:2])})")
+        if reshaped:
+            key = reshaped[0]
+            told.append(f"{len(reshaped)} are of another shape ({key}: {_shape(state[key])}, not {tuple(expected[key].shape)})")
+        if stray:
+            told.append(f"{len(stray)} are unknown to it ({', '.join(stray[:2])})")
+        raise ArchitectureError(
+            f"the weights in {shown!r} do not fit {name}: {'; '.join(told)}",
+            "give the right --arch, with --arch-arg where it was built with arguments",
+        )
+    real = {key: tensor(value) for key, value in state.items() if key in expected}
+    real |= {key: value for key, value in expected.items() if key not in real}
+    module.load_state_dict({key: value.to(expected[key].dtype) for key, value in real.items()}, strict=True)
+    return stray
+
+
+def _facts(
+    contents: Contents,
+    common: dict[str, Any],
+    name: str,
+    how: str,
+    candidates: tuple[str, ...],
+    prefix: str,
+    stray: tuple[str, ...],
+    module: nn.Module,
+) -> ModelFacts:
+    from reportgen.subject.live import channels_of
+
+    known = described(name)
+    classes = _classes_of(stripped(contents.shapes, prefix), known.heads) if known else None
+    facts = published(name, contents.own.get("pretrained_cfg")) if ":" in name else None
+    as_published = facts is not None and classes is not None and classes == facts.classes
+    labels = contents.own.get("labels")
+    source = "file" if labels else None
+    if labels is None and as_published and classes == IMAGENET_CLASSES:
+        labels, source = imagenet_labels(), "published"
+    return ModelFacts(
+        **common,
+        format=contents.format,
+        container=contents.container.kind,
+        safe=True,
+        architecture=name,
+        how=how,
+        candidates=candidates,
+        weights=contents.weights,
+        prefix=prefix,
+        stray=stray,
+        num_classes=classes,
+        channels_in=channels_of(module),
+        published=facts,
+        labels=labels,
+        head_published=as_published,
+        labels_from=source,
+    )
+
+
+# trusted ---------------------------------------------------------------------------------------------------------------
+
+
+def _trusted(
+    path: Path,
+    shown: str,
+    common: dict[str, Any],
+    arch: str | None,
+    arch_args: Mapping[str, object],
+    num_classes: int | None,
+    channels_in: int | None,
+) -> tuple[nn.Module, ModelFacts]:
+    """Open a file as torch does, running what code it holds: the user said so."""
+    loaders: tuple[tuple[str, Callable[[], Any]], ...] = (
+        ("torchscript", lambda: torch.jit.load(str(path), map_location="cpu")),
+        ("exported", lambda: torch.export.load(str(path)).module()),
+        ("module", lambda: torch.load(path, map_location="cpu", weights_only=False)),
+    )
+    errors: list[str] = []
+    for kind, load in loaders:
+        try:
+            made = load()
+        except Exception as error:  # whatever the file's code raises
+            errors.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:100]}")
+            continue
+        if isinstance(made, nn.Module):
+            return _trusted_module(made, kind, common)
+        if isinstance(made, dict):
+            inner = next((v for n in (*EMA, *RAW) if isinstance(v := made.get(n), nn.Module)), None)
+            if inner is not None:
+                return _trusted_module(inner, kind, common)
+            state = next((v for n in (*EMA, *RAW) if _is_state(v := made.get(n))), made)
+            container = Container("trusted", made, {})
+            contents = Contents("checkpoint", container, _tensors(state), None, "raw", _own_words(made))
+            module, facts = _from_weights(contents, shown, common, arch, arch_args, num_classes, channels_in)
+            return module, ModelFacts(**{**vars(facts), "safe": False})
+        errors.append(f"it holds a {type(made).__name__}")
+    raise ModelFileError(f"{shown!r} cannot be opened even with --trust-model ({errors[-1]})", "open it where it was made")
+
+
+def _trusted_module(module: nn.Module, kind: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
+    from reportgen.subject.live import live_facts
+
+    if kind != "exported":
+        module.eval()
+    facts = live_facts(module)
+    return module, ModelFacts(**{**vars(facts), **common, "format": kind, "container": "trusted", "safe": False, "how": "class"})
+
+
+# inspect ---------------------------------------------------------------------------------------------------------------
+
+
+def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: bool = False) -> dict[str, Any]:
+    """Whatever can be said of a file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened as a model."""
+    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+    told: dict[str, Any] = {"file": shown, "sha256": sha256 or hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+    try:
+        contents = read_contents(path, shown)
+        told |= {"format": contents.format, "container": contents.container.kind, "safe": True, "weights": contents.weights}
+        told |= {"tensors": len(contents.state), "keys": list(contents.state)[:5]}
+        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
+        told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "labels_from": facts.labels_from}
+    except UnsafeModelError as error:
+        told |= {"safe": False}
+        if not trust:
+            return {**told, "error": error.thing, "remedy": error.remedy}
+        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        told |= {"format": facts.format, "architecture": facts.architecture, "how": facts.how}
+    except ReportgenError as error:
+        told |= {"error": error.thing, "remedy": error.remedy}
+    return told
