@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -13,6 +14,8 @@ from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, 
 from reportgen.engine.resolution import Layer, Layout, PooledHead
 
 MOST_DEFAULTS = 5
+IMAGES = 2
+"""Images looked at: an output that is no batch of two (a table of positions, windows in a row) does not depend on the image alone."""
 MOST_PREFIX = 8
 """A class token, a distillation token and registers: more tokens than this in excess of a grid are no prefix."""
 
@@ -22,14 +25,14 @@ _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 @dataclass(frozen=True)
 class Discovery:
-    """What one forward of one image showed.
+    """What one forward showed.
 
     Attributes:
         layers: all modules, in the order in which they are registered.
         outputs: width of the model's output.
         kind: what the output holds (see `detect_kind`).
         head: where global average pooling and one linear layer end the network.
-        seconds: duration of the forward.
+        seconds: duration of the forward, for one image.
     """
 
     layers: tuple[Layer, ...]
@@ -71,10 +74,11 @@ def read_layout(kind: str, output: Sequence[int], size: tuple[int, int]) -> tupl
     """
     if len(output) == 3:
         first, second, third = output
-        last = kind in ("Linear", "LayerNorm")  # both work on the last dimension; LayerNorm2d does not
-        if last or (not _is_grid(second, third, size) and _is_grid(first, second, size)):
+        on_last = kind in ("Linear", "LayerNorm")  # both work on the last dimension; LayerNorm2d does not
+        if _is_grid(second, third, size) and not on_last:
+            return "channels-first", (first, second, third), 0
+        if _is_grid(first, second, size):
             return "channels-last", (third, first, second), 0
-        return "channels-first", (first, second, third), 0
     if len(output) == 2:
         for prefix in range(MOST_PREFIX + 1):
             grid = _grid(output[0] - prefix, size)
@@ -84,9 +88,9 @@ def read_layout(kind: str, output: Sequence[int], size: tuple[int, int]) -> tupl
 
 
 def _is_grid(height: int, width: int, size: tuple[int, int]) -> bool:
-    """Whether height × width can be what is left of the input after equal strides."""
-    ratio = (size[0] / max(height, 1)) / (size[1] / max(width, 1))
-    return height <= 1.5 * size[0] and width <= 1.5 * size[1] and 0.5 <= ratio <= 2
+    """Whether height × width can be what is left of the input after equal strides, give or take two for padding."""
+    fits = abs(width * size[0] - height * size[1]) <= 2 * max(size)
+    return fits and height <= size[0] + 8 and width <= size[1] + 8
 
 
 def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
@@ -120,7 +124,7 @@ class _Recorder:
         self.calls[name] = self.calls.get(name, 0) + 1
         self.order[name] = sum(self.calls.values())
         tensor = first_tensor(output)
-        if tensor is None or tensor.dim() < 2 or tensor.shape[0] != 1 or not tensor.is_floating_point():
+        if tensor is None or tensor.dim() < 2 or tensor.shape[0] != IMAGES or not tensor.is_floating_point():
             self.shapes.pop(name, None)
             return None
         self.shapes[name] = tuple(tensor.shape[1:])
@@ -139,11 +143,11 @@ class _Recorder:
 
 
 def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery:
-    """Run one forward of one image and note every layer; one backward too where tokens must be told apart.
+    """Run one forward of two images and note every layer; one backward too where tokens must be told apart.
 
     Args:
         module: in evaluation mode, parameters frozen.
-        sample: (1, C, H, W), not constant.
+        sample: (2, C, H, W), not constant.
         kind: the output kind if the user named it, else ``auto``.
     """
     size = (sample.shape[2], sample.shape[3])
@@ -153,7 +157,7 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
         with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
             begin = perf_counter()
             output = as_matrix(module(sample.clone().requires_grad_(tokens)))
-            seconds = perf_counter() - begin
+            seconds = (perf_counter() - begin) / IMAGES
     finally:
         recorder.close()
     kind = detect_kind(output.detach(), nonlinearity) if kind == "auto" else kind
@@ -238,32 +242,42 @@ def _pooled_head(
 def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
     """For each resolution above 1×1 the outermost module with that output, and the last of these; the five deepest.
 
-    Modules that only pass on what they get (dropout, pooling) do not count where another has the resolution; modules on
-    whose maps no class score depends are looked through.
+    Modules that only pass on what they get (dropout, pooling) do not count where another stands beside them; modules on whose
+    maps no class score depends are looked through.
     """
     blind = {layer.name for layer in layers if not layer.explains}
-    best: dict[tuple[int, ...], tuple[bool, int, int, str]] = {}
+    best: dict[tuple[int, ...], tuple[int, bool, int, str]] = {}
+    inside = tuple(name + "." for name in blocks(layers))  # a resolution that only a block has within is no stage
     for layer in layers:
-        if not layer.explains or layer.order < 0 or len(layer.shape) != 3 or max(layer.resolution) == 1:
+        if not _usable(layer) or layer.name.startswith(inside):
             continue
         parts = layer.name.split(".")
         hidden = sum(".".join(parts[:i]) in blind for i in range(1, len(parts)))
         passes_on = any(word in layer.type for word in _TRANSPARENT)
-        rank = (passes_on, layer.depth - hidden, -layer.order, layer.name)
+        rank = (layer.depth - hidden, passes_on, -layer.order, layer.name)
         if layer.resolution not in best or rank < best[layer.resolution]:
             best[layer.resolution] = rank
     ordered = sorted(best.values(), key=lambda rank: -rank[2])
-    return tuple(name for _passes_on, _depth, _order, name in ordered)[-MOST_DEFAULTS:]
+    return tuple(name for _depth, _passes_on, _order, name in ordered)[-MOST_DEFAULTS:]
 
 
 def blocks(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Outermost modules that hold others, stand in a container, and are none themselves: the repeated units of a network."""
+    """Outermost modules that hold others, stand in a container, and are none themselves: the repeated units of a network.
+
+    The network itself counts as a container of those of its children whose class occurs twice.
+    """
     kinds = {layer.name: layer.type for layer in layers}
+    often = Counter(layer.type for layer in layers if layer.depth == 1)
     found: list[Layer] = []
     for layer in layers:
         parent = layer.name.rpartition(".")[0]
         inside = any(layer.name.startswith(block.name + ".") for block in found)
-        if not layer.leaf and layer.type not in _CONTAINERS and kinds.get(parent) in _CONTAINERS and not inside:
+        contained = kinds.get(parent) in _CONTAINERS or (not parent and often[layer.type] > 1)
+        if not layer.leaf and layer.type not in _CONTAINERS and contained and not inside:
             found.append(layer)
-    usable = [one for one in found if one.order >= 0 and one.explains and len(one.shape) == 3 and max(one.resolution) > 1]
-    return tuple(layer.name for layer in sorted(usable, key=lambda one: one.order))
+    return tuple(layer.name for layer in sorted(filter(_usable, found), key=lambda one: one.order))
+
+
+def _usable(layer: Layer) -> bool:
+    """Called, read as maps of more than one position, and a class score depends on them."""
+    return layer.order >= 0 and layer.explains and len(layer.shape) == 3 and max(layer.resolution) > 1

@@ -42,11 +42,8 @@ class Counts:
 
 
 @contextmanager
-def prepared(module: nn.Module, device: torch.device, *, owned: bool) -> Iterator[nn.Module]:
-    """The module in evaluation mode with frozen parameters on `device`; afterwards exactly as it was, whatever happens.
-
-    A module that is our `owned` (read from a file) is also laid out channels-last; a caller's own keeps its layout.
-    """
+def prepared(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """The module in evaluation mode with frozen parameters on `device`; afterwards exactly as it was, whatever happens."""
     modes = [(part, part.training) for part in module.modules()]
     frozen = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     home = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), device)
@@ -58,8 +55,6 @@ def prepared(module: nn.Module, device: torch.device, *, owned: bool) -> Iterato
             parameter.requires_grad_(False)
         if home != device:
             module.to(device)
-        if owned and device.type in ("cpu", "cuda"):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         yield module
     finally:
         if home != device:
@@ -144,7 +139,6 @@ class Passes:
     resolution: Resolution
     device: torch.device
     counts: Counts
-    channels_last: bool = False
     seed: int = 0
 
     def forward(
@@ -163,8 +157,7 @@ class Passes:
             OutOfMemory: if it did not fit.
             PassError: if the model raised, or returned no class scores.
         """
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        x = batch.to(self.device, memory_format=layout)
+        x = batch.to(self.device)
         outputs: dict[str, Tensor] = {}
         if INPUT in wrt:
             outputs[INPUT] = x.requires_grad_(True)

@@ -12,6 +12,7 @@ from reportgen.engine.outputs import entropy_of, independent, probabilities_of
 from reportgen.engine.passes import Trace
 from reportgen.engine.requests import Backward, Forward, Needs, Rule, Weights
 from reportgen.engine.resolution import Resolution
+from reportgen.store import Array
 from reportgen.techniques.technique import Target
 
 
@@ -70,7 +71,7 @@ class EngineProbe:
         head = self.resolution.head
         if head is None:
             raise Undeclared("the weight of a head that this model does not have")
-        weight: Tensor = self.module.get_submodule(head.linear).weight.detach().flatten(1)
+        weight = self._parameter(head.linear).flatten(1)
         return torch.cat((-weight, weight)) if len(weight) == 1 else weight
 
     def class_index(self, target: Target) -> Tensor:
@@ -80,8 +81,12 @@ class EngineProbe:
     def weight(self, layer: str) -> Tensor:
         if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):
             raise Undeclared(f"weight of {layer!r}")
-        found: Tensor = self.module.get_submodule(layer).weight.detach()
-        return found
+        return self._parameter(layer)
+
+    def _parameter(self, layer: str) -> Tensor:
+        weight = self.module.get_submodule(layer).weight
+        assert isinstance(weight, Tensor)
+        return weight.detach()
 
     @property
     def _independent(self) -> bool:
@@ -93,9 +98,9 @@ class EngineProbe:
         return self.trace
 
 
-def named(computed: Mapping[str, Tensor], classes: tuple[tuple[int | None, ...], ...], row: int) -> dict[str, Tensor]:
+def named(computed: Mapping[str, Array], classes: tuple[tuple[int | None, ...], ...], row: int) -> dict[str, Array]:
     """The tensors of one image of a batch, with the class numbers of its targets in their names."""
-    own: dict[str, Tensor] = {}
+    own: dict[str, Array] = {}
     for name, tensor in computed.items():
         place = next((p for p in range(len(classes)) if str(Target(p)) in name), None)
         if place is None:

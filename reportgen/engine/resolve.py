@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from reportgen.engine.device import choose_device, numerics
-from reportgen.engine.layers import blocks, default_layers, discover
+from reportgen.engine.layers import IMAGES, blocks, default_layers, discover
 from reportgen.engine.passes import Counts, prepared
 from reportgen.engine.resolution import Resolution
 from reportgen.errors import LabelsError, PassError, ReportgenError
@@ -24,12 +24,11 @@ def resolve(
     output_kind: str,
     device: str,
     batch_size: int | None,
-    owned: bool,
     counts: Counts,
     labels_given: bool = False,
     num_classes: int | None = None,
 ) -> Resolution:
-    """Look at the model with one forward of one image of noise.
+    """Look at the model with one forward of two images of noise.
 
     Args:
         facts: of the model file, for the report.
@@ -37,7 +36,6 @@ def resolve(
         labels: class names.
         labels_given: the user gave them: another number of classes is then an error; otherwise they are left out.
         output_kind: the user's word, or ``auto``.
-        owned: the module was read from a file and may be laid out anew.
 
     Raises:
         PassError: if the model cannot take such an image, or returns no class scores.
@@ -46,11 +44,11 @@ def resolve(
     where = choose_device(device)
     generator = torch.Generator().manual_seed(0)
     height, width = pipeline["size"]
-    sample = torch.randn(1, pipeline["channels"], height, width, generator=generator).to(where)
+    sample = torch.randn(IMAGES, pipeline["channels"], height, width, generator=generator).to(where)
     tappable = not isinstance(module, torch.jit.ScriptModule)
-    with prepared(module, where, owned=owned) as ready:
+    with prepared(module, where) as ready:
         counts.forward_batches += 1
-        counts.forward_samples += 1
+        counts.forward_samples += IMAGES
         try:
             seen = discover(ready, sample, output_kind)
         except ReportgenError:
