@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def _precise(values: Tensor) -> Tensor:
+    """In float64 where the device has it: the sums over channels cancel, behind a layer normalisation almost wholly."""
+    return values if values.device.type == "mps" else values.double()
+
+
 def _weighted(activation: Tensor, weight: Tensor) -> Tensor:
     """Σ_k w_k A_k for weights (n,C) or (n,C,h,w)."""
     if weight.dim() == 2:
@@ -196,20 +201,21 @@ class ClassActivation(Technique):
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         computed: dict[str, Tensor] = {}
         for layer in self.layers:
-            activation = probe.activation(layer)
+            activation = _precise(probe.activation(layer))
             for target in probe.targets:
-                gradient = probe.gradient(target, layer)
+                gradient = _precise(probe.gradient(target, layer))
                 for method in self.methods:
                     if method != "cam":
-                        computed[f"{method}/{layer}/{target}"] = GRADIENT_METHODS[method](activation, gradient)
+                        computed[f"{method}/{layer}/{target}"] = GRADIENT_METHODS[method](activation, gradient).float()
                 if "cam" in self.methods and layer == probe.head_layer:
                     weight = probe.head_weight()[probe.class_index(target)]
-                    computed[f"cam/{layer}/{target}"] = _weighted(activation, weight)
+                    computed[f"cam/{layer}/{target}"] = _weighted(activation, weight.to(activation.dtype)).float()
         return computed
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
         pairs = self._pairs(evidence.resolution)
-        maps, zero = 0, {f"{m}/{layer}": [] for m, layer in pairs}
+        maps = 0
+        zero: dict[str, list[str]] = {f"{m}/{layer}": [] for m, layer in pairs}
         differences: list[float] = []
         for case, arrays in evidence.each():
             for target in case.targets:
@@ -322,10 +328,12 @@ class ClassActivation(Technique):
             layers = [layer for m, layer in pairs if m == method]
             if not layers:
                 continue
-            panels = [self._panel(evidence, case, target, method, layer, picture, arrays) for layer in layers]
-            # CAM exists for one layer only: it stands in that layer's column
-            lead = self.layers.index(layers[0])
-            rows.append(Row(tuple([None] * lead + panels), verbatim(TITLES[method])))
+            # CAM exists for one layer only: the other columns of its row stay empty
+            panels = tuple(
+                self._panel(evidence, case, target, method, layer, picture, arrays) if layer in layers else None
+                for layer in self.layers
+            )
+            rows.append(Row(panels, verbatim(TITLES[method])))
         label = evidence.resolution.label(target)
         return Figure(
             id=f"{self.name}-{slug(case.name)}-{target}",
