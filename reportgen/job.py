@@ -92,6 +92,14 @@ def _bytes(value: object) -> object:
     return text.removesuffix("B")
 
 
+def as_bytes(words: str) -> int:
+    """``20GB``, ``500 MB`` or a number of bytes. Raises UsageError."""
+    try:
+        return int(str(_bytes(words)))
+    except ValueError:
+        raise UsageError(f"{words!r} is no size", "write 500MB or 20GB") from None
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Assignments = Annotated[dict[str, Any], BeforeValidator(_assignments)]

@@ -1,0 +1,102 @@
+"""Which images are shown in detail, and why: a quota each for mistakes, doubtful, typical, and a few drawn at random."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from reportgen.errors import UsageError
+from reportgen.text import Message, _
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the choice looks at.
+
+    Attributes:
+        name: of the image.
+        digest: of its file.
+        first: predicted class.
+        probability: of that class.
+        margin: by how much it leads the second, in probability.
+        truth: true class where known.
+    """
+
+    name: str
+    digest: str
+    first: int
+    probability: float
+    margin: float
+    truth: int | None
+
+    @property
+    def wrong(self) -> bool:
+        """The truth is known and another."""
+        return self.truth is not None and self.truth != self.first
+
+
+WHY: dict[str, Message] = {
+    "given": _("asked for by the user"),
+    "mistake": _("among the most confident mistakes"),
+    "doubtful": _("among the most doubtful: the first class leads the second by least"),
+    "typical": _("among the most confident of its predicted class"),
+    "random": _("drawn at random"),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One image chosen, and the quota it was chosen under (a key of `WHY`)."""
+
+    name: str
+    why: str
+
+
+def choose(seen: Sequence[Seen], count: int, *, given: Iterable[str] = (), seed: int = 0) -> tuple[Choice, ...]:
+    """`count` images (more if more were given), in the order of the quotas; the same for the same images and seed.
+
+    Every quota is a quarter of what is left after the given ones, filled in the order of `WHY`; what a quota does not use goes
+    to the random draw, so that there are `count` as long as there are images.
+
+    Raises:
+        UsageError: if a given name is no image.
+    """
+    taken: dict[str, str] = {}
+    names = {one.name: one for one in seen}
+    for name in given:
+        match = names.get(name) or _by_stem(name, seen)
+        if match is None:
+            raise UsageError(f"--exhibit {name!r} is none of the usable images", "name it relative to the image folder")
+        taken.setdefault(match.name, "given")
+    quota = -(-max(count - len(taken), 0) // 4)
+    lists: dict[str, Callable[[], Iterable[Seen]]] = {
+        "mistake": lambda: sorted((one for one in seen if one.wrong), key=lambda one: (-one.probability, one.name)),
+        "doubtful": lambda: sorted(seen, key=lambda one: (one.margin, one.name)),
+        "typical": lambda: _by_class(one for one in seen if not one.wrong),
+        "random": lambda: sorted(seen, key=lambda one: hashlib.sha256(f"{seed}:{one.digest}:{one.name}".encode(errors="replace")).digest()),
+    }
+    for why, ordered in lists.items():
+        room = count - len(taken) if why == "random" else min(quota, count - len(taken))
+        fresh = [one for one in ordered() if one.name not in taken] if room > 0 else []
+        for one in fresh[: max(room, 0)]:
+            taken[one.name] = why
+    return tuple(Choice(name, why) for name, why in taken.items())
+
+
+def _by_stem(name: str, seen: Sequence[Seen]) -> Seen | None:
+    """The only image whose last part is `name` (users name files as they see them)."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    found = [one for one in seen if one.name.rpartition("/")[2] == last]
+    return found[0] if len(found) == 1 else None
+
+
+def _by_class(seen: Iterable[Seen]) -> list[Seen]:
+    """The most confident of every class, then the second of every class, and so on."""
+    ranked: dict[int, int] = {}
+    keyed: list[tuple[int, float, str, Seen]] = []
+    for one in sorted(seen, key=lambda one: (-one.probability, one.name)):
+        rank = ranked.get(one.first, 0)
+        ranked[one.first] = rank + 1
+        keyed.append((rank, -one.probability, one.name, one))
+    return [item[3] for item in sorted(keyed, key=lambda item: item[:3])]

@@ -1,0 +1,102 @@
+"""What a run would do, in words: ``--plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reportgen import steps
+from reportgen.engine.plan import Planned, merge, plan_examination
+from reportgen.job import Job
+from reportgen.store import Store
+from reportgen.subject.subject import Subject
+
+BACKWARD_COST = 2.0
+"""A backward to inner layers costs about as much as two forwards."""
+MAP_BYTES = 4
+
+
+def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent: Mapping[str, Any]) -> str:
+    """The plan of a run, a few lines; bounds where the scan would decide.
+
+    Args:
+        spent: passes that were needed to make the plan itself (the look at the layers).
+    """
+    lines = [
+        f"model    {subject.model_name}: {made.resolution.model['architecture']}, {made.resolution.parameters:,} parameters",
+        f"images   {len(subject.images)} found, {len(subject.skipped)} skipped",
+        f"layers   {', '.join(made.resolution.defaults) or 'none that give maps'}",
+    ]
+    shards = steps.open_shards(made, store)
+    digests = {image.digest for image in subject.images}
+    lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
+    scanning = -(-lacking // made.batch)
+    lines.append(f"3 scan     {len(digests)} images, {len(digests) - lacking} stored: {_passes(scanning, lacking)}")
+    exact = lacking == 0
+    wanted = min(steps.wanted_exhibits(job), len(digests))
+    if exact:
+        batches, backwards, images, missing, stored = _exactly(job, subject, made, store, shards)
+        lines.append(
+            f"4 examine  {stored + missing} results about exhibits, {stored} stored: "
+            f"{_passes(batches, images)}, {backwards} backward"
+        )
+    else:
+        active = [p for p in made.planned if p.technique.scope == "exhibit" and p.reason is None]
+        merged = merge(p.needs for p in active)
+        batches = -(-wanted // made.batch) if active else 0
+        backwards, images = batches * len(merged.backwards), wanted if active else 0
+        lines.append(
+            f"4 examine  at most {wanted * len(active)} results about {wanted} exhibits: at most {_passes(batches, images)}, "
+            f"{backwards} backward for every class explained"
+        )
+    lines += [_line(planned, store) for planned in made.planned if planned.name in made.shown]
+    seconds = made.resolution.seconds * (lacking + images + BACKWARD_COST * made.batch * backwards)
+    lines.append(f"about {seconds / 60:.1f} minutes of passes and {_megabytes(made, wanted):.0f} MB in the store")
+    if spent["forward"]["batches"]:
+        lines.append("one forward of two images of noise was run to learn the layers; it is stored")
+    return "\n".join(lines)
+
+
+def _exactly(
+    job: Job, subject: Subject, made: steps.Blueprint, store: Store, shards: Mapping[str, Any]
+) -> tuple[int, int, int, int, int]:
+    scanned = steps.read_scan(job, subject, made, shards)
+    examination = plan_examination(made.planned, scanned.cases, store, made.batch)
+    return (
+        len(examination.batches),
+        sum(batch.backwards for batch in examination.batches),
+        sum(len(batch.cases) for batch in examination.batches),
+        examination.missing,
+        examination.stored,
+    )
+
+
+def _passes(batches: int, samples: int) -> str:
+    return f"{batches} forward of {samples} images" if batches else "no pass"
+
+
+def _line(planned: Planned, store: Store) -> str:
+    if planned.reason is not None:
+        return f"  {planned.name:17} not applicable: {planned.reason}"
+    kept = "stored" if planned.technique.scope == "model" and store.has(planned.key(None)) else planned.technique.scope
+    layers = ", ".join(planned.technique.layers)
+    return f"  {planned.name:17} {kept}{': ' + layers if layers else ''}"
+
+
+def _megabytes(made: steps.Blueprint, wanted: int) -> float:
+    """Upper bound of what the exhibits and filters take: inputs, and for every technique one map a channel and layer."""
+    height, width = made.resolution.pipeline["size"]
+    total: float = wanted * height * width * (made.resolution.pipeline["channels"] * MAP_BYTES + 6)
+    for planned in made.planned:
+        technique = planned.technique
+        if planned.reason is not None or technique.scope not in ("exhibit", "model"):
+            continue
+        for name in technique.layers:
+            layer = made.resolution.layer(name)
+            if technique.scope == "model":
+                total += MAP_BYTES * layer.parameters
+            else:
+                kind, _colon, number = technique.channels.partition(":")
+                maps = int(number) if number.isdigit() else layer.shape[0] if kind == "all" else 8
+                total += wanted * maps * MAP_BYTES * layer.resolution[0] * layer.resolution[1]
+    return total / 1e6

@@ -1,0 +1,123 @@
+"""The six steps of an audit. What happens in each stands in `reportgen.steps`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from reportgen import forecast, steps
+from reportgen.errors import EntryVanished, OutOfMemory
+from reportgen.job import Job
+from reportgen.laboratory import Laboratory
+from reportgen.progress import Progress
+from reportgen.result import Report
+from reportgen.store import Store
+from reportgen.subject.digests import DigestMemory
+from reportgen.subject.subject import load_subject
+
+ATTEMPTS = 3
+"""How often work is planned again after stored tensors vanished."""
+
+
+def audit(
+    model: Any,
+    images: Any,
+    job: Job,
+    *,
+    model_id: str | None = None,
+    progress: Progress = Progress(),
+    command: str = "",
+) -> Report:
+    """Run an audit: the first five of the six steps; the sixth is `Report.write`.
+
+    Args:
+        model: path of a model file, or a live `torch.nn.Module`.
+        images: path of a folder or a file, several of them, or live images.
+        job: the options.
+        model_id: name under which the caller vouches that a live module's results may be kept.
+        progress: where to tell how far the run is.
+        command: the command that makes the report again, for its appendix.
+
+    Raises:
+        ReportgenError: whatever a user can mend.
+    """
+    store = open_store(job, keep=isinstance(model, str | Path) or model_id is not None)
+    threads = job.jobs or os.cpu_count() or 1
+    timings: dict[str, float] = {}
+    memory = DigestMemory(store.base / "digests.json" if store.kept else None)
+
+    with timed(timings, "load"):
+        subject = load_subject(model, images, job, memory, threads=threads, model_id=model_id)
+        memory.save()
+    progress.step(1, "load", f"{subject.model_name}; {len(subject.images)} images, {len(subject.skipped)} skipped")
+
+    with Laboratory(subject, job, store, threads) as laboratory:
+        with timed(timings, "plan"):
+            made = steps.resolve(job, subject, store, laboratory)
+        progress.step(2, "plan", f"{made.resolution.model['architecture']}; {len(made.shown)} techniques")
+
+        for attempt in range(ATTEMPTS + 64):  # memory is halved as often as it takes
+            try:
+                with timed(timings, "scan"):
+                    scanned = steps.scan(job, subject, made, store, laboratory, progress)
+                with timed(timings, "examine"):
+                    examined = steps.examine(subject, made, scanned, store, laboratory, progress)
+                with timed(timings, "draw"):
+                    document = steps.draw(
+                        job, subject, made, scanned, examined, store, laboratory, timings, command
+                    )
+                break
+            except OutOfMemory:
+                made = steps.halved(made, job, subject, store)
+                progress.note(f"memory ran out: going on with {made.batch} images a pass")
+            except EntryVanished:
+                if attempt >= ATTEMPTS:
+                    raise
+        progress.step(5, "draw", f"{sum(len(section.figures) for section in document.sections)} figures")
+    for notice in store.notices:
+        progress.note(notice)
+    store.close()
+    return Report(document, made, scanned, store, steps.Pictures(subject, made.resolution, store, threads), progress)
+
+
+def foresee(model: Any, images: Any, job: Job) -> str:
+    """What `audit` would do, in words, without doing it (see `reportgen.forecast`)."""
+    store = open_store(job, keep=True)
+    threads = job.jobs or os.cpu_count() or 1
+    memory = DigestMemory(store.base / "digests.json")
+    subject = load_subject(model, images, job, memory, threads=threads)
+    memory.save()
+    with Laboratory(subject, job, store, threads) as laboratory:
+        made = steps.resolve(job, subject, store, laboratory)
+        return forecast.words(job, subject, made, store, laboratory.pass_facts)
+
+
+def open_store(job: Job, *, keep: bool) -> Store:
+    """The store a job names; one that goes with the report where nothing may or must be kept."""
+    if job.no_cache or not keep:
+        return Store(None)
+    return Store(cache_directory(job), job.cache_size)
+
+
+def cache_directory(job: Job) -> Path:
+    """``--cache-dir``, else ``REPORTGEN_CACHE_DIR``, else the platform's cache directory of this user."""
+    named = job.cache_dir or os.environ.get("REPORTGEN_CACHE_DIR")
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("reportgen", appauthor=False)
+
+
+@contextmanager
+def timed(timings: dict[str, float], step: str) -> Iterator[None]:
+    """Add the seconds spent inside to `timings`."""
+    begin = perf_counter()
+    try:
+        yield
+    finally:
+        timings[step] = timings.get(step, 0.0) + perf_counter() - begin

@@ -1,0 +1,135 @@
+"""What an audit returns: facts, tensors, and documents on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reportgen.errors import UsageError
+from reportgen.progress import Progress
+from reportgen.report.document import Document
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reportgen.steps import Blueprint, Pictures, Scanned
+    from reportgen.store import Array, Store
+    from reportgen.techniques.technique import Case
+
+SUFFIXES = (".html", ".pdf", ".json")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished audit. Shows itself in a notebook.
+
+    Attributes:
+        document: everything the document writers need.
+    """
+
+    document: Document
+    _made: Blueprint
+    _scanned: Scanned
+    _store: Store
+    _pictures: Pictures
+    _progress: Progress
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The dictionary that ``report.json`` holds."""
+        return self.document.facts
+
+    @property
+    def complete(self) -> bool:
+        """Whether no requested section failed."""
+        return all(one["status"] != "failed" for one in self.facts["techniques"].values())
+
+    def write(self, target: str | Path) -> Path:
+        """Write the report as HTML, PDF or JSON, by the suffix of `target`. An earlier file stays until the new one is whole.
+
+        Raises:
+            UsageError: for another suffix.
+            OutputError: if it cannot be written there.
+        """
+        from reportgen.report.output import write_atomically
+
+        path = Path(target)
+        check_suffix(path)
+        write_atomically(path, self.rendered(path.suffix))
+        self._progress.step(6, "write", path.name)
+        return path
+
+    def rendered(self, suffix: str) -> bytes:
+        """The document as the bytes of a file with this suffix."""
+        if suffix == ".json":
+            from reportgen.report.facts import json_bytes
+
+            return json_bytes(self.facts)
+        if suffix == ".pdf":
+            from reportgen.report.pdf import render_pdf
+
+            return render_pdf(self.document)
+        from reportgen.report.html import render_html
+
+        return render_html(self.document)
+
+    def tensors(self, technique: str, image: str | None = None) -> dict[str, Tensor]:
+        """Stored tensors by name (the names stand in the docstring of the technique).
+
+        Args:
+            technique: its name.
+            image: name of an exhibit (of any usable image for a technique of scope ``scan``); None for techniques about the
+                model.
+
+        Raises:
+            UsageError: if there is no such technique or image in this report, or the technique has no tensors.
+        """
+        import torch
+
+        return {name: torch.from_numpy(array.copy()) for name, array in self._arrays(technique, image).items()}
+
+    def input(self, image: str) -> Tensor:
+        """The (C,H,W) float32 tensor that went into the model for an exhibit. Raises UsageError."""
+        import torch
+
+        return torch.from_numpy(self._pictures.input(self._case(image).digest).copy())
+
+    def _arrays(self, technique: str, image: str | None) -> Mapping[str, Array]:
+        planned = next((p for p in self._made.planned if p.name == technique), None)
+        if planned is None:
+            names = ", ".join(p.name for p in self._made.planned)
+            raise UsageError(f"this report has no technique {technique!r}", f"it has {names}")
+        if planned.technique.scope == "scan":
+            found = {one.name: one for one in self._scanned.used}
+            if image is None or image not in found:
+                raise UsageError(f"there is no usable image {image!r}", "name one of the images of this report")
+            return found[image].row if technique == "predictions" else self._row(technique, found[image].digest)
+        entry = self._store.get(planned.key(None if planned.technique.scope == "model" else self._case(image)))
+        if entry is None:
+            raise UsageError(f"{technique!r} left no tensors in this report", str(planned.reason or "run the audit again"))
+        return entry.arrays
+
+    def _row(self, technique: str, digest: str) -> Mapping[str, Array]:
+        row = self._scanned.shards[technique].row(digest)
+        assert row is not None
+        return row
+
+    def _case(self, image: str | None) -> Case:
+        for case in self._scanned.cases:
+            if case.name == image:
+                return case
+        raise UsageError(f"{image!r} is no exhibit of this report", f"choose it with exhibit=[{image!r}]")
+
+    def _repr_html_(self) -> str:
+        import html
+
+        page = html.escape(self.rendered(".html").decode(), quote=True)
+        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" width="100%" height="700"></iframe>'
+
+
+def check_suffix(path: Path) -> None:
+    """Raises UsageError unless a report can be written under this name."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"cannot write {path.name!r}: its suffix names no format", f"use one of {', '.join(SUFFIXES)}")

@@ -1,0 +1,533 @@
+"""What happens in each of the six steps of an audit (`reportgen.pipeline` shows them in a row)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from reportgen import exhibits, summary
+from reportgen.engine.plan import (
+    BUCKETS,
+    Batch,
+    Planned,
+    about_model,
+    bucket_of,
+    plan_examination,
+    settle,
+)
+from reportgen.engine.resolution import Resolution
+from reportgen.engine.shards import Shards
+from reportgen.errors import EntryVanished, ImagesError, LayerError, ReportgenError, UsageError
+from reportgen.exhibits import Choice, Seen
+from reportgen.figures.figure import Figure
+from reportgen.figures.tiles import photograph
+from reportgen.findings import Finding, worst_first
+from reportgen.job import Job
+from reportgen.laboratory import Laboratory
+from reportgen.progress import Progress
+from reportgen.report.document import Document, Exhibit, Section, Style
+from reportgen.store import Array, Store, key_of
+from reportgen.subject.feed import in_order
+from reportgen.subject.images import ImageError, ImageRef, Skipped, decode
+from reportgen.subject.preprocessing import Pipeline, prepare
+from reportgen.subject.subject import Image, Subject
+from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
+from reportgen.summary import Predicted
+from reportgen.techniques import chosen
+from reportgen.techniques.predictions import Predictions
+from reportgen.techniques.technique import Case, Evidence, Technique
+from reportgen.text import Message, verbatim
+from reportgen.versions import library_versions
+
+if TYPE_CHECKING:
+    from reportgen.engine.local import Worker
+
+ORIGINAL_SIDE = 900
+"""Longer side, in pixels, to which the whole image is reduced for the report."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What step 2 settled.
+
+    Attributes:
+        resolution: facts of the model.
+        planned: every technique that runs, settled for this model.
+        shown: names of those that get a section.
+    """
+
+    resolution: Resolution
+    planned: tuple[Planned, ...]
+    shown: frozenset[str]
+
+    @property
+    def batch(self) -> int:
+        """Images a pass."""
+        return int(self.resolution.numerics["batch"])
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What step 3 found out about all images.
+
+    Attributes:
+        used: usable images in order of their names.
+        skipped: the others.
+        choices: the exhibits and why.
+        cases: the exhibits with the classes explained.
+        shards: rows of the scanning techniques, by technique.
+        unmatched: what about labels did not fit, in words, or None.
+    """
+
+    used: tuple[Predicted, ...]
+    skipped: tuple[Skipped, ...]
+    choices: tuple[Choice, ...]
+    cases: tuple[Case, ...]
+    shards: Mapping[str, Shards]
+    unmatched: str | None = None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What step 4 left besides tensors in the store.
+
+    Attributes:
+        failures: reason by technique.
+        computed: techniques of which anything was computed in this run.
+        seconds: own computation by technique.
+    """
+
+    failures: Mapping[str, str]
+    computed: frozenset[str]
+    seconds: Mapping[str, float]
+
+
+# 2 plan ----------------------------------------------------------------------------------------------------------------
+
+
+def resolve(job: Job, subject: Subject, store: Store, laboratory: Laboratory) -> Blueprint:
+    """Settle model and techniques: from the record of an earlier run, or by opening the model."""
+    techniques = chosen(job)
+    labels = read_labels(job.labels) if job.labels is not None else None
+    key = subject.resolution_key(job, labels)
+    resolution = _recorded(store, key)
+    if resolution is None:
+        resolution = laboratory.resolve(labels)
+        _record(store, key, resolution)
+    return blueprint(techniques, resolution, subject)
+
+
+def blueprint(techniques: Sequence[Technique], resolution: Resolution, subject: Subject) -> Blueprint:
+    """Techniques settled for a resolved model. Predictions always run: exhibits and targets follow from them."""
+    shown = frozenset(technique.name for technique in techniques)
+    if Predictions.name not in shown:
+        techniques = (Predictions(), *techniques)
+    return Blueprint(resolution, settle(techniques, resolution, subject.identity), shown)
+
+
+def halved(made: Blueprint, job: Job, subject: Subject, store: Store) -> Blueprint:
+    """The same with half the batch, and a record of it, so that the next run begins there. Raises OutOfMemory at one image."""
+    from reportgen.errors import OutOfMemory
+
+    if made.batch == 1:
+        raise OutOfMemory
+    numerics = {**made.resolution.numerics, "batch": made.batch // 2}
+    resolution = replace(made.resolution, numerics=numerics)
+    labels = read_labels(job.labels) if job.labels is not None else None
+    _record(store, subject.resolution_key(job, labels), resolution)
+    return blueprint(chosen(job), resolution, subject)
+
+
+def _recorded(store: Store, key: str) -> Resolution | None:
+    entry = store.get(key)
+    if entry is None:
+        return None
+    try:
+        return Resolution.from_json(entry.facts["resolution"])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _record(store: Store, key: str, resolution: Resolution) -> None:
+    store.put(key, {}, {"kind": "resolution", "resolution": resolution.to_json()})
+
+
+# 3 scan ----------------------------------------------------------------------------------------------------------------
+
+
+def open_shards(made: Blueprint, store: Store) -> dict[str, Shards]:
+    """Rows of the scanning techniques that apply."""
+    scanning = [p for p in made.planned if p.technique.scope == "scan" and p.reason is None]
+    return {planned.name: Shards(store, planned) for planned in scanning}
+
+
+def scan(
+    job: Job, subject: Subject, made: Blueprint, store: Store, laboratory: Laboratory, progress: Progress
+) -> Scanned:
+    """One forward over all images the store does not know; then the choice of the exhibits.
+
+    Raises:
+        ImagesError: if no image can be used.
+        OutOfMemory: if a batch did not fit.
+    """
+    shards = open_shards(made, store)
+    digests = {image.digest for image in subject.images}
+    lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
+    progress.step(3, "scan", f"{len(subject.images)} images, {lacking} of them new")
+    if lacking:
+        worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), provenance(made.resolution))
+        progress.each(worker.scan(digests, tuple(shards.values())), "scan", lacking, "image")
+    return read_scan(job, subject, made, shards)
+
+
+def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards]) -> Scanned:
+    """What the rows of a finished scan say: usable images, exhibits, classes explained."""
+    truth, unmatched = known_truth(job, subject, made.resolution)
+    used: list[Predicted] = []
+    skipped = list(subject.skipped)
+    predictions = shards[Predictions.name]
+    for image in subject.images:
+        row = predictions.row(image.digest)
+        if row is None:
+            skipped.append(Skipped(image.name, predictions.error(image.digest) or "cannot be used"))
+        else:
+            used.append(Predicted(image.name, image.digest, row, truth.get(image.name)))
+    if not used:
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:3])
+        raise ImagesError(f"none of {len(skipped)} files is a usable image ({reasons})", "give JPEG, PNG or WebP images")
+    choices = exhibits.choose(
+        [_seen(one) for one in used], wanted_exhibits(job), given=job.exhibit, seed=job.seed
+    )
+    by_name = {one.name: one for one in used}
+    cases = tuple(_case(by_name[choice.name], job, made.resolution) for choice in choices)
+    ordered = tuple(sorted(skipped, key=lambda one: one.name))
+    return Scanned(tuple(used), ordered, choices, cases, shards, unmatched)
+
+
+def wanted_exhibits(job: Job) -> int:
+    """How many exhibits are wanted."""
+    return job.preset_values.exhibits
+
+
+def known_truth(job: Job, subject: Subject, resolution: Resolution) -> tuple[Mapping[str, Truth], str | None]:
+    """True classes by image name, and in words what did not fit."""
+    classes = resolution.labels or tuple(str(i) for i in range(resolution.classes))
+    if job.truth is not None:
+        return truth_from_csv(job.truth, [image.name for image in subject.images], classes), None
+    if subject.given_truth:
+        return subject.given_truth, None
+    found = truth_from_folders([image.name for image in subject.images], classes)
+    return found.truth, found.words
+
+
+def _seen(one: Predicted) -> Seen:
+    probability = one.row["probability"]
+    second = float(probability[1]) if len(probability) > 1 else 0.0
+    first = float(probability[0])
+    return Seen(one.name, one.digest, one.first, first, first - second, one.truth.label if one.truth else None)
+
+
+def _case(one: Predicted, job: Job, resolution: Resolution) -> Case:
+    """The exhibit with the classes that ``--target`` means for it, each once."""
+    targets: dict[int, str] = {}
+    for word in job.target:
+        if word == "predicted":
+            targets.setdefault(one.first, word)
+        elif word == "true":
+            if one.truth is not None:
+                targets.setdefault(one.truth.label, word)
+        else:
+            targets.setdefault(class_named(word, resolution), word)
+    if not targets:
+        targets[one.first] = "predicted"
+    return Case(one.name, one.digest, tuple(targets), tuple(targets.values()))
+
+
+def class_named(word: str, resolution: Resolution) -> int:
+    """Number of the class that a word of ``--target`` means. Raises UsageError."""
+    if word.isdigit() and int(word) < resolution.classes:
+        return int(word)
+    for index, label in enumerate(resolution.labels):
+        if label.casefold() == word.casefold():
+            return index
+    raise UsageError(f"--target {word!r} is no class of this model", f"use predicted, true, a class name or 0 to {resolution.classes - 1}")
+
+
+# 4 examine -------------------------------------------------------------------------------------------------------------
+
+
+def examine(
+    subject: Subject, made: Blueprint, scanned: Scanned, store: Store, laboratory: Laboratory, progress: Progress
+) -> Examined:
+    """Everything about the exhibits and about the model that the store does not have."""
+    examination = plan_examination(made.planned, scanned.cases, store, made.batch)
+    models = [planned for planned in about_model(made.planned) if not store.has(planned.key(None))]
+    pictures = Pictures(subject, made.resolution, store, laboratory.threads)
+    progress.step(
+        4,
+        "examine",
+        f"{len(scanned.cases)} exhibits: {examination.missing} results to compute, {examination.stored} stored",
+    )
+    pictures.make(case.digest for case in scanned.cases)
+    if not examination.batches and not models:
+        return Examined({}, frozenset(), {})
+    worker = laboratory.worker(made.resolution, pictures.input, provenance(made.resolution))
+    failures: dict[str, str] = {}
+    for planned in models:
+        if (reason := worker.about_model(planned)) is not None:
+            failures[planned.name] = reason
+    total = sum(len(batch.cases) for batch in examination.batches)
+    progress.each(_batches(worker, examination.batches, pictures, failures), "examine", total, "image")
+    computed = {planned.name for batch in examination.batches for planned in batch.techniques}
+    return Examined(failures, frozenset(computed | {planned.name for planned in models}), worker.seconds)
+
+
+def _batches(
+    worker: Worker, batches: Sequence[Batch], pictures: Pictures, failures: dict[str, str]
+) -> Iterator[int]:
+    for batch in batches:
+        failures.update(worker.examine(batch, {case.digest: pictures.input(case.digest) for case in batch.cases}))
+        yield len(batch.cases)
+
+
+@dataclass
+class Pictures:
+    """Exhibits as the network saw them, kept in the store: a warm run decodes nothing.
+
+    An entry holds ``input`` (C,H,W) float32, ``fitted`` (H,W,3) or (H,W) uint8 before normalisation, and ``original`` (h,w,3)
+    uint8, the whole image upright and reduced.
+    """
+
+    subject: Subject
+    resolution: Resolution
+    store: Store
+    threads: int
+    _pipeline: Pipeline = field(init=False)
+    _refs: dict[str, ImageRef] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pipeline = pipeline_of(self.resolution)
+        self._refs = {image.digest: image.ref for image in self.subject.images}
+
+    def make(self, digests: Iterator[str]) -> None:
+        """Decode, in parallel, what is not stored yet."""
+        lacking = [digest for digest in dict.fromkeys(digests) if not self.store.has(self._key(digest))]
+        for digest, made in in_order(self._arrays, lacking, threads=self.threads, ahead=2 * self.threads):
+            if isinstance(made, Exception):
+                raise made
+            self.store.put(self._key(digest), made, {"kind": "picture"})
+
+    def input(self, digest: str) -> Array:
+        """(C,H,W) float32."""
+        return self.read(digest)["input"]
+
+    def read(self, digest: str) -> Mapping[str, Array]:
+        """The three arrays. Raises EntryVanished."""
+        entry = self.store.get(self._key(digest))
+        if entry is None:
+            raise EntryVanished
+        return entry.arrays
+
+    def _key(self, digest: str) -> str:
+        versions = library_versions()
+        return key_of("picture", image=digest, pipeline=dict(self.resolution.pipeline), pillow=versions["pillow"])
+
+    def _arrays(self, digest: str) -> dict[str, Array]:
+        ref = self._refs[digest]
+        values = prepare(ref, self._pipeline)
+        if ref.ready:
+            fitted = self._pipeline.visible(values)
+            return {"input": values, "fitted": fitted, "original": fitted}
+        image = decode(ref)
+        fitted = self._pipeline.visible(values) if self._pipeline.transform else self._pipeline.fit(image)
+        small = image.copy()
+        small.thumbnail((ORIGINAL_SIDE, ORIGINAL_SIDE))
+        original = np.asarray(small.convert("L" if small.mode in ("1", "L") else "RGB"))
+        return {"input": values, "fitted": fitted, "original": original}
+
+
+def pipeline_of(resolution: Resolution) -> Pipeline:
+    """The preprocessing as resolved."""
+    return TypeAdapter(Pipeline).validate_python(dict(resolution.pipeline))
+
+
+def _preparer(subject: Subject, resolution: Resolution) -> Callable[[str], Array]:
+    from reportgen.engine.local import Unusable
+
+    pipeline = pipeline_of(resolution)
+    refs = {image.digest: image.ref for image in subject.images}
+
+    def input_of(digest: str) -> Array:
+        try:
+            return prepare(refs[digest], pipeline)
+        except ImageError as error:
+            raise Unusable(error.reason) from None
+
+    return input_of
+
+
+def provenance(resolution: Resolution) -> dict[str, Any]:
+    """Stored beside every result: where and when it was made."""
+    return {"made": summary.today(), "device": resolution.numerics["device"], "versions": library_versions()}
+
+
+# 5 draw ----------------------------------------------------------------------------------------------------------------
+
+
+def draw(
+    job: Job,
+    subject: Subject,
+    made: Blueprint,
+    scanned: Scanned,
+    examined: Examined,
+    store: Store,
+    laboratory: Laboratory,
+    timings: dict[str, float],
+    command: str,
+) -> Document:
+    """Figures, results and findings of every technique; then the facts, the verdict, and the document they make.
+
+    Raises:
+        EntryVanished: if a tensor that was planned on is gone.
+    """
+    pictures = Pictures(subject, made.resolution, store, laboratory.threads)
+    findings = summary.subject_findings(subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched)
+    begin = perf_counter()
+    sections: list[Section] = []
+    for planned in made.planned:
+        if planned.name in made.shown:
+            section, found = _section(planned, job, made, scanned, examined, store, pictures)
+            sections.append(section)
+            findings += found
+    timings["draw"] = perf_counter() - begin
+    findings = worst_first(findings)
+    facts = _facts(job, subject, made, scanned, sections, findings, laboratory, timings)
+    return Document(
+        facts=facts,
+        verdict=summary.verdict(scanned.used, scanned.choices, findings),
+        findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
+        sections=tuple(sections),
+        exhibits=tuple(_exhibit(choice, facts, sections, pictures, scanned) for choice in scanned.choices),
+        style=Style(
+            title=job.title or f"{subject.model_name}",
+            author=job.author,
+            date=job.date or summary.today(),
+            paper=job.paper,
+        ),
+        command=command,
+    )
+
+
+def _section(
+    planned: Planned,
+    job: Job,
+    made: Blueprint,
+    scanned: Scanned,
+    examined: Examined,
+    store: Store,
+    pictures: Pictures,
+) -> tuple[Section, list[Finding]]:
+    technique = planned.technique
+    facts: dict[str, Any] = {"status": "complete", "options": technique.options(), "results": {}, "figures": []}
+    reason: Message | None = None
+    figures: tuple[Figure, ...] = ()
+    findings: list[Finding] = []
+    failure = examined.failures.get(planned.name)
+    if planned.reason is not None:
+        facts["status"], reason = "not_applicable", planned.reason
+    elif failure is not None:
+        facts["status"], reason = "failed", verbatim(failure)
+    else:
+        evidence = _evidence(planned, job, made, scanned, store, pictures)
+        try:
+            facts["results"] = technique.results(evidence)
+            findings = technique.findings(facts["results"], evidence)
+            figures = tuple(technique.figures(evidence))
+        except EntryVanished:
+            raise
+        except Exception as error:
+            words = error.thing if isinstance(error, ReportgenError) else f"{type(error).__name__}: {error}"
+            facts["status"], reason = "failed", verbatim(words.splitlines()[0][:200])
+    if reason is not None:
+        facts["reason"] = str(reason)
+    facts["figures"] = [figure.id for figure in figures]
+    if not summary.reproducible():
+        facts["seconds"] = round(examined.seconds.get(planned.name, 0.0), 3)
+        facts["cached"] = planned.name not in examined.computed
+    section = Section(planned.name, technique.title, technique.template, facts, figures, technique.references, reason)
+    return section, findings
+
+
+def _evidence(
+    planned: Planned, job: Job, made: Blueprint, scanned: Scanned, store: Store, pictures: Pictures
+) -> Evidence:
+    def stored(case: Case | None) -> Mapping[str, Array]:
+        entry = store.get(planned.key(case))
+        if entry is None:
+            raise EntryVanished
+        return entry.arrays
+
+    def scanned_row(case: Case | None) -> Mapping[str, Array]:
+        row = scanned.shards[planned.name].row(case.digest) if case is not None else None
+        if row is None:
+            raise EntryVanished
+        return row
+
+    scope = planned.technique.scope
+    cases = {"exhibit": scanned.cases, "scan": tuple(Case(one.name, one.digest) for one in scanned.used)}.get(scope, ())
+    return Evidence(
+        made.resolution,
+        cases,
+        scanned_row if scope == "scan" else stored,
+        lambda case: pictures.read(case.digest)["fitted"],
+        job.colormap,
+    )
+
+
+def _facts(
+    job: Job,
+    subject: Subject,
+    made: Blueprint,
+    scanned: Scanned,
+    sections: Sequence[Section],
+    findings: Sequence[Finding],
+    laboratory: Laboratory,
+    timings: Mapping[str, float],
+) -> dict[str, Any]:
+    resolution = made.resolution
+    facts: dict[str, Any] = {
+        "schema": summary.SCHEMA_VERSION,
+        "generator": summary.generator_facts(job),
+        "model": summary.model_facts(subject, resolution),
+        "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
+        "predictions": [summary.prediction_facts(one, resolution) for one in scanned.used],
+        "metrics": summary.metrics_facts(scanned.used),
+        "techniques": {section.name: dict(section.facts) for section in sections},
+        "findings": [finding.facts() for finding in findings],
+        "environment": summary.environment_facts(resolution),
+    }
+    if not summary.reproducible():
+        facts["passes"] = laboratory.pass_facts
+        facts["timings"] = {step: round(seconds, 3) for step, seconds in timings.items()}
+    return facts
+
+
+def _exhibit(
+    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures, scanned: Scanned
+) -> Exhibit:
+    prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
+    arrays = pictures.read(prediction["sha256"])
+    return Exhibit(
+        name=choice.name,
+        why=summary.why(choice),
+        picture=photograph(arrays["fitted"]),
+        original=photograph(arrays["original"], longest=ORIGINAL_SIDE),
+        prediction=prediction,
+        figures=tuple(f for section in sections for f in section.figures if f.exhibit == choice.name),
+    )
