@@ -68,6 +68,8 @@ class Laboratory:
             bgr=job.bgr,
             transform=job.transform,
         )
+        if self._published is not None and self._published.stated:
+            pipeline = replace(pipeline, assumed=())
         return resolve(
             module,
             facts=facts,

@@ -33,6 +33,7 @@ class Published:
         std: per channel.
         classes: of their head.
         source: name of the weights.
+        stated: the file itself says so; nothing is assumed then.
     """
 
     input_size: tuple[int, int, int]
@@ -44,6 +45,7 @@ class Published:
     std: tuple[float, ...]
     classes: int
     source: str
+    stated: bool = False
 
 
 @cache
@@ -226,7 +228,7 @@ def published(name: str, own: Mapping[str, Any] | None = None) -> Published | No
     """
     library, _colon, bare = name.partition(":")
     if own:
-        return _from_cfg(own, "the file")
+        return _from_cfg(own, "the file", stated=True)
     if library == "torchvision":
         return _torchvision_published(bare)
     if library == "timm" and bare in timm_names():
@@ -259,7 +261,7 @@ def _torchvision_published(bare: str) -> Published | None:
     )
 
 
-def _from_cfg(cfg: Mapping[str, Any], source: str) -> Published | None:
+def _from_cfg(cfg: Mapping[str, Any], source: str, *, stated: bool = False) -> Published | None:
     """timm's ``pretrained_cfg``; None where it is not of the usual form."""
     try:
         channels, height, width = (int(side) for side in cfg["input_size"])
@@ -273,6 +275,7 @@ def _from_cfg(cfg: Mapping[str, Any], source: str) -> Published | None:
             std=tuple(float(v) for v in cfg["std"]),
             classes=int(cfg.get("num_classes") or 0),
             source=source,
+            stated=stated,
         )
     except (KeyError, TypeError, ValueError):
         return None

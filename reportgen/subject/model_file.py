@@ -19,6 +19,7 @@ from reportgen.subject.architectures import (
     Published,
     construct,
     imagenet_labels,
+    meta,
     published,
     qualified,
 )
@@ -329,11 +330,29 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
         if "pretrained_cfg" in contents.own or contents.format == "safetensors":
             trusted.reverse()  # the entry is a convention of timm
     if arch is None:
-        match = recognise(contents.shapes, shown, trusted=trusted)
+        try:
+            match = recognise(contents.shapes, shown, trusted=trusted)
+        except ArchitectureError:
+            believed = next((name for name in trusted if _fits(name, contents.shapes)), None)
+            if believed is None:
+                raise
+            return believed, "checkpoint", (), _prefix_for(contents.shapes, believed)
         how = "checkpoint" if match.name in trusted else "recognised"
         return match.name, how, match.candidates, match.prefix
     name = qualified(arch)
     return name, "given", (), _prefix_for(contents.shapes, name)
+
+
+def _fits(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the weights have every key of an architecture that the data do not describe, a newer library's for instance."""
+    if described(name) is not None:
+        return False  # recognition has looked at it and said no
+    try:
+        expected = meta(qualified(name), classes=None, channels=None).state_dict()
+    except ArchitectureError:
+        return False
+    state = stripped(shapes, _prefix_for(shapes, name))
+    return all(key in state for key in expected if counts(key))
 
 
 def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
@@ -450,7 +469,8 @@ def _facts(
     from reportgen.subject.live import channels_of
 
     known = described(name)
-    classes = _classes_of(stripped(contents.shapes, prefix), known.heads) if known else None
+    linears = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
+    classes = _classes_of(stripped(contents.shapes, prefix), known.heads) if known else next(reversed(linears), None)
     facts = published(name, contents.own.get("pretrained_cfg")) if ":" in name else None
     as_published = facts is not None and classes is not None and classes == facts.classes
     labels = contents.own.get("labels")
