@@ -89,7 +89,7 @@ def _bytes(value: object) -> object:
     for unit, factor in units.items():
         if text.endswith(unit):
             return int(float(text[: -len(unit)]) * factor)
-    return text.removesuffix("B")
+    return text.removesuffix("B") if text.removesuffix("B").isdigit() else value
 
 
 def as_bytes(words: str) -> int:

@@ -12,7 +12,9 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -70,13 +72,12 @@ class Store:
     def __post_init__(self) -> None:
         self.kept = self.root is not None
         """Whether entries outlive this store."""
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._memory: dict[str, Entry] = {}
         self._written = 0
         try:
+            base = Path(tempfile.mkdtemp(prefix="reportgen-")) if self.root is None else self.root
             if self.root is None:  # goes when the last who holds this store is gone
-                self._temporary = tempfile.TemporaryDirectory(prefix="reportgen-")
-            base = Path(self._temporary.name) if self._temporary is not None else Path(str(self.root))
+                weakref.finalize(self, shutil.rmtree, base, ignore_errors=True)
             base.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._objects = base / "objects"
             self._objects.mkdir(mode=0o700, exist_ok=True)

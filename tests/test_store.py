@@ -1,0 +1,155 @@
+"""The store believes nothing that is not exactly what was written, and survives what disks and users do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reportgen import store as module
+from reportgen.errors import StoreError
+from reportgen.store import Store, key_of
+
+ARRAYS = {"a/b": np.arange(12, dtype=np.float32).reshape(3, 4), "empty": np.zeros((0, 2), np.int64), "one": np.float16([1.5])}
+FACTS = {"kind": "test", "words": 'a "quoted" ü', "list": [1, 2.5, None]}
+
+
+def test_what_is_put_is_got(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    key = key_of("x", n=1)
+    assert store.get(key) is None
+    store.put(key, ARRAYS, FACTS)
+    entry = Store(tmp_path).get(key)
+    assert entry is not None
+    assert entry.facts == FACTS
+    assert set(entry.arrays) == set(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert entry.arrays[name].dtype == array.dtype
+        assert np.array_equal(entry.arrays[name], array)
+
+
+def test_an_entry_may_hold_facts_alone(tmp_path: Path) -> None:
+    Store(tmp_path).put(key_of("x"), {}, FACTS)
+    entry = Store(tmp_path).get(key_of("x"))
+    assert entry is not None
+    assert (dict(entry.arrays), entry.facts) == ({}, FACTS)
+
+
+def test_key_depends_on_every_part_and_not_on_order() -> None:
+    assert key_of("x", a=1, b=2) == key_of("x", b=2, a=1)
+    assert len({key_of("x", a=1), key_of("y", a=1), key_of("x", a=2), key_of("x", a="1"), key_of("x", b=1)}) == 5
+
+
+def test_every_damaged_byte_is_a_miss(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), key_of("x")
+    store.put(key, {"a": np.arange(4, dtype=np.uint8)}, {"kind": "test"})
+    path = store.path(key)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x20
+        path.write_bytes(bytes(damaged))
+        entry = store.get(key)
+        # white space that pads the header may change without changing what it says
+        assert entry is None or (entry.facts == {"kind": "test"} and entry.arrays["a"].tolist() == [0, 1, 2, 3]), place
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        assert store.get(key) is None
+        assert not path.exists()
+
+
+def test_an_entry_under_another_key_is_a_miss(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(key_of("x"), {}, FACTS)
+    other = store.path(key_of("y"))
+    other.parent.mkdir(exist_ok=True)
+    os.replace(store.path(key_of("x")), other)
+    assert store.get(key_of("y")) is None
+
+
+def test_full_disk_keeps_results_for_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def full(_path: Path, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    store.put(key_of("x"), ARRAYS, FACTS)
+    store.put(key_of("y"), ARRAYS, FACTS)
+    assert store.get(key_of("x")) is not None
+    assert store.has(key_of("y"))
+    assert store.notices == ["the cache cannot be written (No space left on device): results of this run are not kept"]
+    assert Store(tmp_path).get(key_of("x")) is None
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def interrupted(_handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(key_of("x"), ARRAYS, FACTS)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "CACHEDIR.TAG"]
+
+
+def test_readable_by_its_owner_only(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    store.put(key_of("x"), ARRAYS, FACTS)
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+    assert stat.S_IMODE(store.path(key_of("x")).stat().st_mode) == 0o600
+
+
+def test_oldest_go_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    keys = [key_of("x", n=n) for n in range(4)]
+    for age, key in enumerate(keys):
+        store.put(key, ARRAYS, FACTS)
+        os.utime(store.path(key), (1_000_000 + age, 1_000_000 + age))
+    assert store.get(keys[0]) is not None  # used just now: the youngest
+    size = store.path(keys[0]).stat().st_size
+    entries, freed = store.prune(2 * size)
+    assert (entries, freed) == (2, 2 * size)
+    assert [store.has(key) for key in keys] == [True, False, False, True]
+
+
+def test_limit_holds_after_a_run(tmp_path: Path) -> None:
+    store = Store(tmp_path, limit=1)
+    store.put(key_of("x"), ARRAYS, FACTS)
+    store.close()
+    assert not store.has(key_of("x"))
+
+
+def test_info_and_verify(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for n in range(3):
+        store.put(key_of("x", n=n), ARRAYS, FACTS)
+    broken = store.path(key_of("x", n=1))
+    broken.write_bytes(broken.read_bytes()[:-1])
+    (broken.parent / "left.part").write_bytes(b"x")
+    info = store.info()
+    assert info["entries"] == 3
+    assert info["kinds"]["test"]["entries"] == 3
+    assert store.verify() == (2, 2)
+    assert store.verify() == (2, 0)
+
+
+def test_temporary_store_goes_with_its_object() -> None:
+    store = Store(None)
+    store.put(key_of("x"), ARRAYS, FACTS)
+    base = store.base
+    store.close()
+    assert store.get(key_of("x")) is not None
+    del store
+    assert not base.exists()
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("x")
+    with pytest.raises(StoreError, match="cannot be used"):
+        Store(tmp_path / "cache")
