@@ -1,40 +1,38 @@
-"""Images: found in folders, checked, and decoded to upright pixels. Whatever cannot be used is named with its reason."""
+"""Images: found in folders or handed over in memory, told apart by name. The unusable is named with its reason."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import operator
 import os
+import re
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from reportgen.errors import ImagesError
+from reportgen.subject.decoding import MAX_PIXELS, as_pil, decode_file, format_of, load
+from reportgen.subject.decoding import ImageError as ImageError
+from reportgen.subject.digests import digest_of_live, open_regular
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "MPO")
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".mpo")
-)
-MAX_PIXELS = 100_000_000
-"""Larger images are refused from their header: their pixels alone would take a third of a gigabyte and more."""
-MAX_SIDE = 65_500
-"""Longest side that JPEG can say; anything longer is no photograph."""
-
-
-class ImageError(Exception):
-    """One image cannot be used.
-
-    Attributes:
-        reason: a few words, without a path.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib",
+    ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+))  # fmt: skip
+_OTHER_IMAGES = frozenset((
+    ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr", ".dcm", ".nii", ".raw",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".eps", ".ai", ".xcf",
+))  # fmt: skip
+# neither terminals nor tables should obey a file name: controls, line separators, and changes of writing direction
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_NUMBERS = (int, float, list, tuple)
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,14 @@ class ImageRef:
     """One image before it is read.
 
     Attributes:
-        name: as it is called everywhere: relative to the folder given, with ``/``; bytes that are not UTF-8 as ``\\xNN``.
+        name: as it is called everywhere: relative to the folder given, with ``/``; bytes that are not UTF-8 as
+            ``\\xNN``.
         path: its file; None for a live image.
-        live: an image in memory: PIL, array (H,W,C) or (H,W) of uint8, tensor (C,H,W).
+        live: an image in memory: PIL, array (H,W,C) or (H,W), float array (C,H,W) if `ready`, or a `DatasetItem` of
+            these.
         label: its class number where it came with one.
-        ready: `live` is a float tensor (C,H,W), as an array, that goes into the model as it is.
+        ready: `live` is what goes into the model as it is: (C,H,W) float.
+        given_id: the caller's own name of it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ImageRef:
     live: Any = None
     label: int | None = None
     ready: bool = False
+    given_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,220 +76,329 @@ class Found:
 
 
 def shown(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8 become ``\\xNN``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name as text that is safe to print: bytes that are no UTF-8, and control characters, become ``\\xNN``."""
+    if name.isascii() and name.isprintable():
+        return name
+    try:
+        text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # lone surrogates, as Windows allows them
+        text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _UNPRINTABLE.sub(lambda hit: f"\\x{ord(hit[0]):02x}" if ord(hit[0]) < 256 else f"\\u{ord(hit[0]):04x}", text)
 
 
-def find_images(sources: Sequence[Path], *, limit: int | None = None) -> Found:
-    """All images in files and folders, recursively, ordered by name. Files are not opened, and pipes and devices never.
+def find_images(sources: Sequence[Path], *, limit: int | None = None, seed: int = 0) -> Found:
+    """All images in files and folders, recursively, ordered by name.
+
+    Only files whose suffix says nothing are opened, for their first bytes; pipes and devices never are. Hidden files
+    and folders (``.git``, ``._cat.jpg``) are skipped, each as one. Of several folders each is a prefix to its names.
 
     Args:
         sources: files and folders; what is reached twice counts once.
-        limit: at most so many, chosen by a digest of the name: the same ones whatever else is there.
+        limit: at most so many, the same share of every folder, drawn by a hash of the name.
+        seed: of the draw.
 
     Raises:
         ImagesError: if a source does not exist, or nothing that looks like an image is found.
     """
-    refs: dict[Path, ImageRef] = {}
-    skipped: list[Skipped] = []
+    entries: dict[str, tuple[str, str]] = {}
+    for source, prefix in _prefixed(sources):
+        for path, name, reason in _walk(source):
+            entries.setdefault(path, (prefix + name, reason))
+    images = _unique(ImageRef(name, Path(path)) for path, (name, reason) in entries.items() if not reason)
+    skipped = sorted((Skipped(name, reason) for name, reason in entries.values() if reason), key=lambda one: one.name)
+    if not images:
+        first = f", such as {skipped[0].name!r}: {skipped[0].reason}" if skipped else ""
+        remedy = "give JPEG, PNG, WebP, AVIF, TIFF, BMP or GIF files"
+        raise ImagesError(f"no image among {len(skipped)} files{first}", remedy)
+    chosen = images if limit is None or limit >= len(images) else _share(images, limit, seed)
+    ordered = sorted(chosen, key=lambda ref: ref.name)
+    return Found(tuple(ordered), tuple(skipped), len(images) - len(ordered))
+
+
+def _prefixed(sources: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """(canonical path, what its names begin with) of every source, each once."""
+    real: dict[str, None] = {}
     for source in sources:
-        if not source.exists():
-            raise ImagesError(f"there is no image file or folder {shown(source.name or str(source))!r}", "check the path")
-        prefix = f"{shown(source.resolve().name)}/" if len(sources) > 1 and source.is_dir() else ""
-        for path, name, reason in _listed(source):
-            if reason:
-                skipped.append(Skipped(prefix + name, reason))
-            else:
-                refs.setdefault(_identity(path), ImageRef(prefix + name, path))
-    if not refs:
-        first = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
-        raise ImagesError(f"no image among {len(skipped)} files{first}", f"give files ending in {', '.join(sorted(SUFFIXES)[:8])}, …")
-    images = sorted(_unique(refs.values()), key=lambda ref: ref.name)
-    left_out = max(0, len(images) - limit) if limit else 0
-    if limit and left_out:
-        kept = sorted(images, key=lambda ref: hashlib.sha256(ref.name.encode("utf-8", "replace")).digest())[:limit]
-        images = sorted(kept, key=lambda ref: ref.name)
-    return Found(tuple(images), tuple(sorted(skipped, key=lambda one: one.name)), left_out)
-
-
-def _identity(path: Path) -> Path:
-    """The same file given twice is one image; a link to a file is another name, hence another image."""
-    return path.absolute()
-
-
-def _unique(refs: Any) -> Iterator[ImageRef]:
-    """Names told apart by a number where two sources bring the same."""
-    seen: dict[str, int] = {}
-    for ref in refs:
-        count = seen[ref.name] = seen.get(ref.name, 0) + 1
-        yield ref if count == 1 else ImageRef(f"{ref.name} ({count})", ref.path)
-
-
-def _listed(source: Path) -> Iterator[tuple[Path, str, str]]:
-    """(path, name, reason why it cannot be an image, or empty) of everything in a source."""
-    if not source.is_dir():
-        yield source, shown(source.name), _unfit(source, named=True)
-        return
-    stack: list[tuple[Path, str]] = [(source, "")]
-    visited = {_inode(source)}
-    while stack:
-        folder, prefix = stack.pop()
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            os.stat(source)
         except OSError as error:
-            yield folder, prefix.rstrip("/") or shown(source.name), f"folder cannot be read: {error.strerror}"
+            words = shown(source.name or str(source))
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise ImagesError(f"there is no image file or folder {words!r}", "check the path") from None
+            raise ImagesError(f"cannot read {words!r}: {error.strerror}", "check its permissions") from None
+        # a link to a file keeps its own name, a link to a folder gives way to the folder
+        link = os.path.islink(source) and not os.path.isdir(source)
+        real[_canonical(source) if link else os.path.realpath(source)] = None
+    folders = [path for path in real if os.path.isdir(path)]
+    names = _told_apart(shown(os.path.basename(path)) for path in folders)
+    prefixes = {path: f"{name}/" for path, name in zip(folders, names, strict=True)} if len(folders) > 1 else {}
+    for path in real:
+        yield path, prefixes.get(path, "")
+
+
+def _canonical(path: Path) -> str:
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _told_apart(names: Iterable[str]) -> list[str]:
+    """The same names, with `` (2)`` and so on after those that were there before."""
+    wanted = list(names)
+    taken = set(wanted)
+    seen: Counter[str] = Counter()
+    told: list[str] = []
+    for name in wanted:
+        seen[name] += 1
+        other = name
+        while seen[name] > 1 and (other := f"{name} ({seen[name]})") in taken:
+            seen[name] += 1
+        taken.add(other)
+        told.append(other)
+    return told
+
+
+def _unique(refs: Iterable[ImageRef]) -> list[ImageRef]:
+    listed = list(refs)
+    names = _told_apart(ref.name for ref in listed)
+    return [ref if ref.name == name else replace(ref, name=name) for ref, name in zip(listed, names, strict=True)]
+
+
+def _share(images: Sequence[ImageRef], limit: int, seed: int) -> list[ImageRef]:
+    """`limit` images, as many per cent of one folder as of another (systematic sampling over shuffled folders)."""
+    folders: dict[str, list[tuple[bytes, ImageRef]]] = {}
+    for ref in images:
+        rank = hashlib.sha256(f"{seed} {ref.name}".encode("utf-8", "replace")).digest()
+        folders.setdefault(ref.name.rpartition("/")[0], []).append((rank, ref))
+    placed: list[tuple[float, bytes, ImageRef]] = []
+    for members in folders.values():
+        members.sort(key=lambda member: member[0])
+        placed += [((place + 0.5) / len(members), rank, ref) for place, (rank, ref) in enumerate(members)]
+    placed.sort(key=lambda one: one[:2])
+    return [ref for _place, _rank, ref in placed[:limit]]
+
+
+def _walk(source: str) -> Iterator[tuple[str, str, str]]:
+    """(path, name, why it cannot be an image, or empty) of everything in a source.
+
+    Folders come before links to folders, so that a folder is never skipped in favour of a link to it.
+    """
+    if not os.path.isdir(source):
+        name = os.path.basename(source)
+        yield source, shown(name), _unfit(source, os.stat(source), suffix=None)
+        return
+    folders: list[tuple[str, str]] = [(source, "")]
+    links: list[tuple[str, str]] = []
+    visited: set[tuple[int, int]] = set()
+    while folders or links:
+        linked = not folders
+        folder, prefix = folders.pop() if folders else links.pop(0)
+        try:
+            status = os.stat(folder)
+            inode = status.st_dev, status.st_ino
+            if inode in visited:
+                yield folder, prefix[:-1], "a link to a folder that is listed already"
+                continue
+            visited.add(inode)
+            canonical = os.path.realpath(folder) if linked else folder
+            entries = sorted(os.scandir(canonical), key=lambda entry: entry.name)
+        except OSError as error:
+            name = prefix[:-1] or shown(os.path.basename(source))
+            yield folder, name, f"a folder that cannot be read: {error.strerror}"
             continue
         for entry in entries:
-            path, name = Path(entry.path), prefix + shown(entry.name)
-            try:
-                is_folder = entry.is_dir()
-            except OSError:
-                is_folder = False
-            if not is_folder:
-                yield path, name, _unfit(path)
-            elif (inode := _inode(path)) in visited:
-                yield path, name, "a link to a folder that was read already"
+            name = prefix + shown(entry.name)
+            kind, reason = _entry(entry)
+            if kind == "folder":
+                folders.append((entry.path, name + "/"))
+            elif kind == "link":
+                links.append((entry.path, name + "/"))
             else:
-                visited.add(inode)
-                stack.append((path, name + "/"))
+                yield entry.path, name, reason
+        links.sort(key=lambda link: link[1])
 
 
-def _inode(path: Path) -> tuple[int, int]:
+def _entry(entry: os.DirEntry[str]) -> tuple[str, str]:
+    """("folder" | "link" to a folder | "file", why it cannot be an image)."""
     try:
-        status = path.stat()
-    except OSError:
-        return (-1, hash(path))
-    return status.st_dev, status.st_ino
-
-
-def _unfit(path: Path, *, named: bool = False) -> str:
-    """Why a directory entry cannot be an image, or empty. A file named by the user may have any suffix."""
-    try:
-        status = path.stat()
+        if entry.is_dir(follow_symlinks=False):
+            return ("file", "a hidden folder") if entry.name.startswith(".") else ("folder", "")
+        if entry.name.startswith("."):
+            return "file", "a hidden file"
+        status = entry.stat()
+        if stat.S_ISDIR(status.st_mode):
+            return "link", ""
+        return "file", _unfit(entry.path, status, suffix=os.path.splitext(entry.name)[1].lower())
     except OSError as error:
-        return "a link that leads nowhere" if path.is_symlink() else f"cannot be read: {error.strerror}"
+        if entry.is_symlink():
+            return "file", "a link that leads nowhere"
+        vanished = error.errno == errno.ENOENT
+        return "file", "vanished during the run" if vanished else f"cannot be read: {error.strerror}"
+
+
+def _unfit(path: str, status: os.stat_result, *, suffix: str | None) -> str:
+    """Why a file cannot be an image, or empty. One that the user named (`suffix` None) is tried whatever its name."""
     if not stat.S_ISREG(status.st_mode):
         return "not a file but a pipe, socket or device"
-    suffix = path.suffix.lower()
-    if not named and suffix not in SUFFIXES:
+    if suffix is not None and suffix in _OTHER_IMAGES:
+        return f"a format that is not read ({suffix})"
+    if suffix is not None and suffix not in SUFFIXES and not _begins_as_image(path):
         return f"not an image file ({shown(suffix)})" if suffix else "not an image file (no suffix)"
-    return "empty file" if status.st_size == 0 else ""
+    return "" if status.st_size else "empty file"
 
 
-def live_images(items: Any) -> Found:
-    """Images handed over in memory: PIL images, arrays, paths, tensors, or tuples of (image, label[, name]); or a dataset of these.
+def _begins_as_image(path: str) -> bool:
+    try:
+        with open_regular(Path(path)) as file:
+            # two letters are too few to believe in
+            return format_of(file.read(16)) not in (None, "BMP", "PPM")
+    except OSError:
+        return False
 
-    A float tensor (C,H,W) is what a data set with its transforms gives: it goes into the model as it is.
+
+@dataclass(frozen=True, eq=False)
+class DatasetItem:
+    """One image of a map-style data set, fetched anew whenever it is needed: the set may not fit into memory.
+
+    Attributes:
+        digest: of the image as it was when it was first seen.
+        shape: of its array; empty for PIL images.
+    """
+
+    dataset: Any
+    index: int
+    digest: str
+    shape: tuple[int, ...]
+    lock: threading.Lock
+
+    def fetch(self) -> Any:
+        """The image. Raises ImageError if the set fails, or gives another image than before."""
+        try:
+            with self.lock:  # few data sets are written for threads
+                taken = _taken_apart(self.dataset[self.index], self.index)
+        except Exception as error:  # the data set is the caller's code
+            raise ImageError(_raised(error)) from None
+        if digest_of_live(taken.image) != self.digest:
+            raise ImageError("the data set gives another image each time: turn random transforms off")
+        return taken.image
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """One item of a list or data set: image (PIL, array or path), class number, the caller's name, is it ready."""
+
+    image: Any
+    label: int | None
+    given_id: str | None
+    ready: bool
+
+
+def _taken_apart(item: Any, number: int) -> _Taken:
+    label: int | None = None
+    given: str | None = None
+    # (image, label) or (image, label, id): a list of numbers would be an image
+    if isinstance(item, tuple | list) and len(item) in (1, 2, 3) and not isinstance(item[0], _NUMBERS):
+        label = _class_number(item[1], number) if len(item) > 1 else None
+        given = str(item[2]) if len(item) == 3 and item[2] is not None else None
+        item = item[0]
+    if not hasattr(item, "detach"):
+        return _Taken(item, label, given, False)
+    tensor = item.detach().cpu()
+    if tensor.is_floating_point():
+        array = tensor.float().numpy()
+        return _Taken(array, label, given, array.ndim == 3)
+    array = tensor.numpy()
+    return _Taken(array.transpose(1, 2, 0) if array.ndim == 3 else array, label, given, False)
+
+
+def _class_number(label: Any, number: int) -> int | None:
+    """-1 is the usual way to say that a label is missing."""
+    if label is None:
+        return None
+    try:
+        value = operator.index(label)
+    except TypeError:
+        what = f"the label of image {number} is no class number but {type(label).__name__}"
+        raise ImagesError(what, "give (image, class number or None, id)") from None
+    return value if value >= 0 else None
+
+
+def _raised(error: Exception) -> str:
+    words = (str(error).strip().splitlines() or [""])[0][:120]
+    return f"the data set raised {type(error).__name__}" + (f": {words}" if words else "")
+
+
+def live_images(items: Any, *, limit: int | None = None) -> Found:
+    """Images handed over in memory: PIL, arrays, tensors, paths, tuples (image, label[, id]), or a data set of these.
+
+    A float tensor (C,H,W) is what a data set with its transforms gives: it goes into the model as it is. What comes
+    from a data set is not kept but fetched again when needed.
+
+    Args:
+        items: a list or tuple, or anything with a length and an index.
+        limit: at most so many, evenly spaced.
 
     Raises:
-        ImagesError: if there is none.
+        ImagesError: if there is none, or a label is not a class number.
     """
+    total = len(items)
+    chosen = range(total) if limit is None or limit >= total else [place * total // limit for place in range(limit)]
+    lock = threading.Lock()
+    kept = isinstance(items, list | tuple)
     refs: list[ImageRef] = []
-    for number in range(len(items)):
-        item = items[number]
-        label: int | None = None
-        name = f"image-{number:04d}"
-        if isinstance(item, tuple | list) and len(item) in (2, 3) and not isinstance(item[0], int | float):
-            label = None if item[1] is None else int(item[1])
-            name = str(item[2]) if len(item) == 3 else name
-            item = item[0]
-        if isinstance(item, str | Path):
-            path = Path(item)
-            refs.append(ImageRef(shown(path.name) if name.startswith("image-") else name, path, label=label))
-        else:
-            ready = hasattr(item, "detach") and item.is_floating_point() and item.dim() == 3
-            live = item.detach().cpu().numpy() if hasattr(item, "detach") else item
-            refs.append(ImageRef(name, None, live, label, ready))
+    skipped: list[Skipped] = []
+    for number in chosen:
+        try:
+            refs.append(_live(items, number, lock, kept=kept))
+        except ImageError as error:
+            skipped.append(Skipped(f"image-{number:04d}", error.reason))
     if not refs:
-        raise ImagesError("no image was given", "give at least one")
-    return Found(tuple(_unique(refs)), ())
+        first = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
+        raise ImagesError(f"no image was given{first}", "give at least one")
+    return Found(tuple(_unique(refs)), tuple(skipped), total - len(chosen))
+
+
+def _live(items: Any, number: int, lock: threading.Lock, *, kept: bool) -> ImageRef:
+    try:
+        taken = _taken_apart(items[number], number)
+    except ImagesError:
+        raise
+    except Exception as error:  # the data set is the caller's code
+        raise ImageError(_raised(error)) from None
+    image, given = taken.image, taken.given_id
+    name = f"image-{number:04d}" if given is None else shown(given)
+    if isinstance(image, str | os.PathLike):
+        path = Path(os.fspath(image))
+        name = name if given is not None else shown(path.name)
+        return ImageRef(name, _checked(path), None, taken.label, False, given)
+    if isinstance(image, Image.Image):
+        load(image, MAX_PIXELS)
+    if not kept:
+        image = DatasetItem(items, number, digest_of_live(image), tuple(getattr(image, "shape", ())), lock)
+    return ImageRef(name, None, image, taken.label, taken.ready, given)
+
+
+def _checked(path: Path) -> Path:
+    """The path of a file that may be an image. Raises ImageError."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise ImageError(f"{shown(path.name)}: cannot be read: {error.strerror}") from None
+    reason = "a folder" if stat.S_ISDIR(status.st_mode) else _unfit(str(path), status, suffix=None)
+    if reason:
+        raise ImageError(f"{shown(path.name)}: {reason}")
+    return path
 
 
 def decode(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The first frame, wholly decoded, turned upright. Modes ``L``, ``RGB`` and ``F`` arrays excepted, see `upright`.
+    """The first frame, wholly decoded, turned upright, 8 bits a band: `reportgen.subject.decoding.as_upright`.
 
     Raises:
         ImageError: with the reason, for whatever cannot be decoded.
     """
-    if ref.path is None:
-        return _from_memory(ref.live)
-    try:
-        if not stat.S_ISREG(os.stat(ref.path).st_mode):
-            raise ImageError("not a file but a pipe, socket or device")
-        with Image.open(ref.path, formats=FORMATS) as image:
-            _check_size(image.size, max_pixels)
-            image.load()
-            return upright(image)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError("not an image: no known format") from None
-    except FileNotFoundError:
-        raise ImageError("vanished during the run") from None
-    except PermissionError:
-        raise ImageError("cannot be read: permission denied") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"larger than {max_pixels / 1e6:.0f} million pixels") from None
-    except MemoryError:
-        raise ImageError("too large for the memory of this machine") from None
-    except Exception as error:  # decoders raise whatever a damaged file makes them: OSError, SyntaxError, struct.error, …
-        raise ImageError(_damage(error)) from None
+    if ref.path is not None:
+        return decode_file(ref.path, max_pixels)
+    return as_pil(fetched(ref), max_pixels)
 
 
-def _damage(error: Exception) -> str:
-    words = str(error).strip().splitlines()
-    told = words[0][:120] if words else type(error).__name__
-    return "truncated" if "truncated" in told.lower() else f"damaged: {told}"
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError("has no pixels")
-    if width * height > max_pixels:
-        raise ImageError(f"{width} × {height} pixels, larger than {max_pixels / 1e6:.0f} million")
-    if max(width, height) > MAX_SIDE:
-        raise ImageError(f"{width} × {height} pixels, longer than {MAX_SIDE}")
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says, in mode ``RGB``, or ``L`` for grey.
-
-    Transparency is laid over white, as a page would show it. 16-bit grey is scaled to 8 bits, not clipped.
-    """
-    turned = ImageOps.exif_transpose(image)
-    image = turned if turned is not None else image
-    mode = image.mode
-    if mode.startswith("I;16") or mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError("32-bit values beyond 16 bits")
-        return Image.fromarray((values >> 8 if values.max() > 255 or mode != "I" else values).astype(np.uint8))
-    if mode == "F":
-        raise ImageError("floating-point values, whose range is not known")
-    if mode in ("LA", "La", "RGBA", "RGBa", "PA") or (mode in ("P", "L", "RGB", "1") and "transparency" in image.info):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        flat = Image.alpha_composite(white, rgba).convert("RGB")
-        return flat.convert("L") if mode in ("LA", "La", "L", "1") else flat
-    if mode in ("1", "L"):
-        return image.convert("L")
-    return image.convert("RGB")
-
-
-def _from_memory(image: Any) -> Image.Image:
-    """A live image as PIL; an array of floats in [0, 1] is scaled to 8 bits."""
-    if isinstance(image, Image.Image):
-        return upright(image)
-    array = np.asarray(image)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise ImageError(f"an array of shape {array.shape} is no image")
-    if array.dtype != np.uint8:
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ImageError("floating-point values outside 0..1")
-        array = np.round(array * 255).astype(np.uint8)
-    return upright(Image.fromarray(np.ascontiguousarray(array)))
+def fetched(ref: ImageRef) -> Any:
+    """The live image itself, from its data set where it is not in memory. Raises ImageError."""
+    return ref.live.fetch() if isinstance(ref.live, DatasetItem) else ref.live
