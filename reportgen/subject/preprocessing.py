@@ -1,15 +1,15 @@
 """How an image becomes the input of a model: size, channels, mean and standard deviation, as one declared pipeline.
 
-Resizing and cropping are Pillow's, in the order and with the rounding of torchvision's and timm's evaluation transforms, so
-that the numbers are the same as theirs.
+Resizing and cropping are Pillow's, in the order and with the rounding of torchvision's and timm's evaluation
+transforms, so that the numbers are the same as theirs.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from reportgen.errors import UsageError
-from reportgen.subject.images import ImageError, ImageRef, decode
+from reportgen.subject.decoding import MAX_PIXELS, ImageError
+from reportgen.subject.images import ImageRef, decode, fetched
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -27,6 +28,7 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+RESIZES = ("crop", "squash", "pad", "none")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 USUAL_SIZE = 224
@@ -44,11 +46,12 @@ class Pipeline:
     Attributes:
         size: (H, W) of the input.
         channels: 1 (grey), 3 (colour), or another number that images must have.
-        resize: ``crop`` (shorter side to `resize_to`, then the centre), ``squash``, ``pad`` or ``none``.
-        resize_to: shorter side before the centre is cut out.
+        resize: ``crop`` (scaled until the image covers `resize_to`), ``squash`` (to exactly that), ``pad`` (until it
+            fits into that), then the centre of `size` is cut out; or ``none``: images must have the size.
+        resize_to: the shorter side, or (H, W); None for `size` itself.
         interpolation: a key of `FILTERS`.
-        mean: per channel, of values in [0, 1].
-        std: per channel.
+        mean: per channel in the order in which the model takes them, of values in [0, 1].
+        std: likewise.
         bgr: channels are handed over as blue, green, red.
         transform: own code instead of all this, ``package.module:callable``: PIL image → (C,H,W).
         assumed: names of the fields that nobody stated for this very file.
@@ -57,7 +60,7 @@ class Pipeline:
     size: tuple[int, int]
     channels: int
     resize: str
-    resize_to: int | None
+    resize_to: int | tuple[int, int] | None
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -66,120 +69,174 @@ class Pipeline:
     assumed: tuple[str, ...] = ()
 
     def fit(self, image: Image.Image) -> Pixels:
-        """What the network sees before normalisation: uint8 (H, W, 3), or (H, W) for one channel.
+        """What the network sees before normalisation: uint8 (H, W, C), or (H, W) for one channel.
+
+        Under `transform` that is not known: its result is made visible instead.
 
         Raises:
-            ImageError: if the image does not have the model's channels, or under ``none`` its size.
+            ImageError: if the image does not have the model's channels, under ``none`` its size, or is too elongated.
         """
+        if self.transform is not None:
+            return self.visible(self(image))
         image = self._banded(image)
+        scaled, left, top = self._placed(image.size)
+        if scaled != image.size:
+            image = image.resize(scaled, FILTERS[self.interpolation])
         height, width = self.size
-        how = FILTERS[self.interpolation]
-        if self.resize == "none":
-            if image.size != (width, height):
-                raise ImageError(f"{image.width} × {image.height} pixels, and --resize none needs {width} × {height}")
-        elif self.resize == "squash":
-            image = image.resize((width, height), how)
-        elif self.resize == "pad":
-            image = self._padded(image, how)
+        if self.resize == "pad" and (image.width < width or image.height < height):
+            page = Image.new(image.mode, (width, height), self._border())
+            page.paste(image, (-left, -top))
+            image = page
         else:
-            image = _centre(_shorter_side(image, self.resize_to or max(height, width), how), height, width)
+            # outside the image Pillow crops black, as torchvision's CenterCrop pads
+            image = image.crop((left, top, left + width, top + height))
         return np.asarray(image, dtype=np.uint8)
 
     def normalise(self, fitted: Pixels) -> Values:
-        """(H, W, 3) or (H, W) uint8 → (C, H, W) float32."""
+        """(H, W, C) or (H, W) uint8 → (C, H, W) float32."""
         values = fitted.astype(np.float32) / np.float32(255)
         values = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
         if self.bgr:
             values = values[::-1]
-        mean = np.asarray(self.mean, np.float32)[:, None, None]
-        std = np.asarray(self.std, np.float32)[:, None, None]
+        mean, std = self._statistics()
         return np.ascontiguousarray((values - mean) / std)
 
     def __call__(self, image: Image.Image) -> Values:
         """An upright image → (C, H, W) float32. Raises ImageError."""
         if self.transform is None:
             return self.normalise(self.fit(image))
-        made = _called(self.transform)(image)
-        values = np.asarray(made.detach().cpu() if hasattr(made, "detach") else made, dtype=np.float32)
-        expected = (self.channels, *self.size)
-        if values.shape != expected:
-            raise ImageError(f"--transform made {values.shape}, not {expected}; give --input-size and --channels-in")
-        return values
+        own = _called(self.transform)
+        try:
+            made = own(self._banded(image) if self.channels in (1, 3) else image)
+            values = np.array(made.detach().cpu().float().numpy() if hasattr(made, "detach") else made, np.float32)
+        except Exception as error:  # the user's code
+            words = (str(error).strip().splitlines() or [""])[0][:120]
+            raise ImageError(f"--transform raised {type(error).__name__}: {words}") from error
+        return self._checked(values, "--transform made")
+
+    def ready(self, values: npt.ArrayLike) -> Values:
+        """A (C, H, W) input that was handed over as it goes into the model. Raises ImageError."""
+        return self._checked(np.array(values, dtype=np.float32), "the input has")
 
     def visible(self, values: Values) -> Pixels:
-        """A (C, H, W) input as something to look at: normalisation undone where that gives values in [0, 1], else stretched."""
-        mean = np.asarray(self.mean, np.float32)[:, None, None]
-        std = np.asarray(self.std, np.float32)[:, None, None]
+        """A (C, H, W) input as something to look at: uint8 (H, W, 3) or (H, W).
+
+        Normalisation is undone where that gives values in [0, 1]; otherwise the values are stretched to that range.
+        """
+        mean, std = self._statistics()
         undone = values * std + mean if len(mean) == len(values) else values
         if undone.min() < -0.02 or undone.max() > 1.02:
             low, high = float(values.min()), float(values.max())
             undone = (values - low) / (high - low if high > low else 1.0)
         if self.bgr:
             undone = undone[::-1]
-        pixels = np.round(np.clip(undone, 0, 1) * 255).astype(np.uint8)
+        pixels: Pixels = np.round(np.clip(undone, 0, 1) * 255).astype(np.uint8)
         if len(pixels) == 3:
             return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-        return pixels[0] if len(pixels) == 1 else pixels.mean(axis=0).astype(np.uint8)
+        return pixels[0].copy() if len(pixels) == 1 else np.asarray(pixels.mean(axis=0), np.uint8)
+
+    def box(self, image_size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Which part of an upright image the network sees: (left, top, right, bottom) in its pixels.
+
+        Beyond the image where it is padded. Under `transform`, which does not tell, the whole image.
+
+        Args:
+            image_size: (width, height), as Pillow says it.
+
+        Raises:
+            ImageError: as `fit` does for an image of this size.
+        """
+        width, height = image_size
+        if self.transform is not None:
+            return 0.0, 0.0, float(width), float(height)
+        scaled, left, top = self._placed(image_size)
+        across, down = width / scaled[0], height / scaled[1]
+        return left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down
+
+    def _placed(self, image_size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:
+        """((width, height) after scaling, left, top of the part that is cut out; negative where there is a border)."""
+        height, width = self.size
+        scaled = self._scaled(*image_size)
+        if scaled[0] * scaled[1] > MAX_PIXELS:
+            raise ImageError(f"{image_size[0]} × {image_size[1]} pixels, too elongated to be scaled")
+        return scaled, _offset(scaled[0], width), _offset(scaled[1], height)
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        if self.resize == "none":
+            if (height, width) != self.size:
+                needed = f"{self.size[1]} × {self.size[0]}"
+                raise ImageError(f"{width} × {height} pixels, and --resize none needs {needed}")
+            return width, height
+        to = self.resize_to if self.resize_to is not None else self.size
+        high, wide = (to, to) if isinstance(to, int) else to
+        if self.resize == "squash":
+            return wide, high
+        if self.resize == "crop" and high == wide:
+            # torchvision's Resize(int): the longer side is truncated, not rounded
+            short, long = min(width, height), max(width, height)
+            longer = int(high * long / short)
+            return (high, longer) if width <= height else (longer, high)
+        # timm's ResizeKeepRatio
+        ratios = (height / high, width / wide)
+        ratio = max(ratios) if self.resize == "pad" else min(ratios)
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+    def _border(self) -> int | tuple[int, ...]:
+        """The mean, which normalisation makes zero, in the order of the image's bands."""
+        fill = tuple(round(255 * value) for value in (self.mean[::-1] if self.bgr else self.mean))
+        return fill if len(fill) > 1 else fill[0]
 
     def _banded(self, image: Image.Image) -> Image.Image:
-        if self.channels == 1:
-            return image.convert("L")
-        if self.channels == 3:
-            return image.convert("RGB")
+        if self.channels in (1, 3):
+            mode = "L" if self.channels == 1 else "RGB"
+            return image if image.mode == mode else image.convert(mode)
         if len(image.getbands()) != self.channels:
-            raise ImageError(f"{len(image.getbands())} channels, and the model takes {self.channels}; give --transform")
+            bands = len(image.getbands())
+            raise ImageError(
+                f"{bands} channels, and the model takes {self.channels}: hand over tensors, or --transform"
+            )
         return image
 
-    def _padded(self, image: Image.Image, how: Image.Resampling) -> Image.Image:
-        height, width = self.size
-        scale = min(height / image.height, width / image.width)
-        inner = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)
-        # the border is the mean, which normalisation makes zero
-        fill = tuple(round(255 * value) for value in self.mean)
-        page = Image.new(image.mode, (width, height), fill if len(fill) > 1 else fill[0])
-        page.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
-        return page
+    def _statistics(self) -> tuple[Values, Values]:
+        mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
+        return mean, std
+
+    def _checked(self, values: Values, what: str) -> Values:
+        expected = (self.channels, *self.size)
+        if values.shape != expected:
+            raise ImageError(f"{what} the shape {values.shape}, not {expected}: see --input-size and --channels-in")
+        if not np.isfinite(values).all():
+            raise ImageError(f"{what} values that are not finite")
+        return np.ascontiguousarray(values)
 
 
 def prepare(ref: ImageRef, pipeline: Pipeline) -> Values:
     """The (C, H, W) float32 input that one image makes. Raises ImageError."""
-    if not ref.ready:
-        return pipeline(decode(ref))
-    values = np.ascontiguousarray(ref.live, dtype=np.float32)
-    if values.shape != (pipeline.channels, *pipeline.size):
-        raise ImageError(f"a tensor of shape {values.shape}, not {(pipeline.channels, *pipeline.size)}")
-    return values
+    return pipeline.ready(fetched(ref)) if ref.ready else pipeline(decode(ref))
 
 
-def _shorter_side(image: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
-    """As torchvision's ``Resize(int)``: the longer side is truncated, not rounded."""
-    width, height = image.size
-    new = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
-    return image if new == image.size else image.resize(new, how)
-
-
-def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
-    """As torchvision's ``CenterCrop``: black where the image is smaller, offsets rounded half to even."""
-    if image.width < width or image.height < height:
-        page = Image.new(image.mode, (max(width, image.width), max(height, image.height)))
-        page.paste(image, (max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)))
-        image = page
-    top, left = round((image.height - height) / 2.0), round((image.width - width) / 2.0)
-    return image.crop((left, top, left + width, top + height))
+def _offset(there: int, wanted: int) -> int:
+    """Where the middle begins, rounded as torchvision's CenterCrop does: half to even inside, down for a border."""
+    return round((there - wanted) / 2.0) if there >= wanted else -((wanted - there) // 2)
 
 
 def _called(dotted: str) -> Any:
     module, _colon, name = dotted.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"--transform {dotted!r} cannot be imported: {error}", "check the name, and --pythonpath") from None
+        raise UsageError(f"--transform {dotted!r} cannot be imported: {error}", "check name and --pythonpath") from None
+    if not callable(found):
+        raise UsageError(f"--transform {dotted!r} cannot be called", "name a function of one PIL image")
+    return found
 
 
 def read_size(words: str) -> tuple[int, int]:
     """``224`` or ``HxW`` as (H, W). Raises UsageError."""
     parts = words.lower().replace("×", "x").split("x")
-    if len(parts) not in (1, 2) or not all(part.strip().isdigit() for part in parts):
+    if len(parts) not in (1, 2) or not all(part.strip().isdecimal() for part in parts):
         raise UsageError(f"--input-size {words!r} is no size", "write 224 or 240x320 (height x width)")
     height, width = int(parts[0]), int(parts[-1])
     if not (0 < height <= MOST_SIDE and 0 < width <= MOST_SIDE):
@@ -200,69 +257,105 @@ def resolve_pipeline(
     transform: str | None = None,
     fixed_size: tuple[int, int] | None = None,
 ) -> Pipeline:
-    """The user's word, then what the architecture's published weights expect, then what is usual; the last two are `assumed`.
+    """The user's word, then what the published weights expect, then what is usual; the last two are `assumed`.
 
     Args:
-        published: facts of the published weights (see `reportgen.subject.model_file.Published`), or None.
+        published: facts of the published weights (see `reportgen.subject.architectures.Published`), or None.
         channels_in: of the model's first layer.
-        fixed_size: (H, W) of inputs that are handed over ready.
+        fixed_size: (H, W) of inputs that are all handed over ready: nothing is done to them, so nothing is assumed.
 
     Raises:
-        UsageError: for values that do not fit the channels.
+        UsageError: for values that are malformed or do not fit the channels.
     """
+    _check_words(resize, interpolation, transform)
+    if bgr and channels_in != 3:
+        raise UsageError(f"--bgr, and the model takes {channels_in} channels", "leave it out")
     assumed: list[str] = []
+    done_elsewhere = transform is not None or fixed_size is not None
 
     def settle(name: str, given: Any, from_published: Any, usual: Any) -> Any:
         if given is not None:
             return given
-        if not transform:
+        if not done_elsewhere:
             assumed.append(name)
         return from_published if from_published is not None else usual
 
     known = getattr(published, "input_size", None)
-    given_size = fixed_size or (read_size(input_size) if input_size else None)
+    given_size = fixed_size or (read_size(str(input_size)) if input_size else None)
     size = settle("size", given_size, tuple(known[1:]) if known else None, (USUAL_SIZE, USUAL_SIZE))
     how = settle("resize", resize, _published_resize(published), "crop")
-    kernel = settle("interpolation", interpolation, getattr(published, "interpolation", None), "bilinear")
+    if resize == "crop" and not done_elsewhere:
+        assumed.append("resize_to")
+    kernel = settle("interpolation", interpolation, _published_interpolation(published), "bilinear")
+    # published statistics are those of red, green, blue
+    order = -1 if bgr else 1
     means = settle("mean", mean, getattr(published, "mean", None), IMAGENET_MEAN)
     stds = settle("std", std, getattr(published, "std", None), IMAGENET_STD)
     return Pipeline(
         size=size,
         channels=channels_in,
         resize=how,
-        resize_to=_resize_to(published, size) if how == "crop" else None,
-        interpolation=kernel if kernel in FILTERS else "bicubic",
-        mean=_per_channel("mean", means, channels_in, given=mean is not None),
-        std=_per_channel("std", stds, channels_in, given=std is not None),
+        resize_to=_resize_to(published, size, how, given=resize is not None),
+        interpolation=kernel,
+        mean=_given("mean", mean, channels_in) if mean is not None else _usual(means[::order], channels_in),
+        std=_given("std", std, channels_in) if std is not None else _usual(stds[::order], channels_in),
         bgr=bgr,
         transform=transform,
         assumed=tuple(assumed),
     )
 
 
+def _check_words(resize: str | None, interpolation: str | None, transform: str | None) -> None:
+    if resize is not None and resize not in RESIZES:
+        raise UsageError(f"--resize {resize!r} is unknown", f"write one of {', '.join(RESIZES)}")
+    if interpolation is not None and interpolation not in FILTERS:
+        raise UsageError(f"--interpolation {interpolation!r} is unknown", f"write one of {', '.join(FILTERS)}")
+    if transform is not None and not all(transform.partition(":")):
+        raise UsageError(f"--transform {transform!r} names no callable", "write package.module:callable")
+
+
 def _published_resize(published: Any) -> str | None:
-    mode = getattr(published, "crop_mode", None)
-    return {"center": "crop", "squash": "squash", "border": "pad"}.get(mode) if mode else None
+    return {"center": "crop", "squash": "squash", "border": "pad"}.get(str(getattr(published, "crop_mode", None)))
 
 
-def _resize_to(published: Any, size: tuple[int, int]) -> int:
-    """Shorter side before the crop: as published for the published size, in the same proportion for another."""
-    known = getattr(published, "input_size", None)
-    shorter = getattr(published, "resize", None)
-    share = getattr(published, "crop_pct", None)
-    side = min(size)
+def _published_interpolation(published: Any) -> str | None:
+    name = str(getattr(published, "interpolation", None)).lower()
+    return name if name in FILTERS else None
+
+
+def _resize_to(published: Any, size: tuple[int, int], how: str, *, given: bool) -> int | tuple[int, int] | None:
+    """What is scaled to before the centre is cut: as published for the published size, in proportion for another."""
+    same = how == (_published_resize(published) or "crop")
+    if how == "none" or (how != "crop" and (given or not same)):
+        return None
+    known = getattr(published, "input_size", None) if same else None
+    shorter = getattr(published, "resize", None) if same else None
+    share = (getattr(published, "crop_pct", None) if same else None) or USUAL_CROP
     if shorter and known:
-        published_side = min(known[1:])
-        return int(shorter) if side == published_side else max(side, round(side * shorter / published_side))
-    return max(side, floor(side / (share or USUAL_CROP)))
+        side = min(known[1:])
+        high, wide = (shorter if length == side else max(length, round(length * shorter / side)) for length in size)
+    else:
+        # as timm rounds
+        high, wide = (max(length, math.floor(length / share)) for length in size)
+    if how == "crop":
+        return int(high) if high == wide else (int(high), int(wide))
+    return (int(high), int(wide)) if (high, wide) != size else None
 
 
-def _per_channel(name: str, values: Sequence[float], channels: int, *, given: bool) -> tuple[float, ...]:
-    """One value per channel; one value serves all, and three that were not given are averaged for another number."""
+def _given(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """The user's statistics, one for each channel; one value serves all."""
+    told = tuple(float(value) for value in values)
+    if len(told) not in (1, channels):
+        raise UsageError(f"--{name} has {len(told)} values for {channels} channels", "give one value, or one a channel")
+    if not all(math.isfinite(value) for value in told) or (name == "std" and min(told) <= 0):
+        raise UsageError(f"--{name} {told} is impossible", "give finite numbers, and standard deviations above zero")
+    if name == "mean" and max(abs(value) for value in told) > 1:
+        raise UsageError(f"--mean {told}: means are of values in 0..1", "divide them by 255, and --std too")
+    return told * channels if len(told) == 1 else told
+
+
+def _usual(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Published statistics; averaged for a model with another number of channels."""
     if len(values) == channels:
         return tuple(float(value) for value in values)
-    if len(values) == 1:
-        return tuple(float(values[0]) for _ in range(channels))
-    if given:
-        raise UsageError(f"--{name} has {len(values)} values for {channels} channels", "give one value, or one per channel")
     return tuple(sum(values) / len(values) for _ in range(channels))
