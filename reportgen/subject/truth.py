@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import ast
+import codecs
 import csv
+import importlib.util
+import io
 import json
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from reportgen.errors import LabelsError
+from reportgen.subject.digests import open_regular
+from reportgen.subject.images import shown
 
-_SYNSET = re.compile(r"^n\d{8}\s+(?=\S)")
+_WORDNET_ID = re.compile(r"n\d{8}")
+_SYNSET_LINE = re.compile(r"n\d{8}\s+(?=\S)")
+_NAMED = 3
+"""So many examples are named in a message."""
 
 
 @dataclass(frozen=True)
@@ -37,148 +49,308 @@ class FolderTruth:
     Attributes:
         truth: by image name.
         words: which folders are no class, in words; None where there is nothing to say.
+        unmatched: the folders that hold images and are called like no class, or like several.
     """
 
     truth: dict[str, Truth]
     words: str | None = None
+    unmatched: tuple[str, ...] = ()
 
 
 def read_labels(file: Path) -> tuple[str, ...]:
     """Class names in the order of their numbers.
 
-    One name a line, a JSON list, or a JSON object of numbers to names or names to numbers. The lines of ImageNet's synset list
-    (``n01440764 tench, Tinca tinca``) lose their identifier.
+    One name a line, a JSON list, or a JSON object (or Python's way of writing it) of numbers to names or names to
+    numbers. The lines of ImageNet's synset list (``n01440764 tench, Tinca tinca``) lose their identifier.
 
     Raises:
-        LabelsError: if it cannot be read or does not number the classes from 0 without a gap.
+        LabelsError: if it cannot be read, or does not number the classes from 0 without a gap.
     """
-    name = file.name
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LabelsError(f"cannot read the labels {name!r}: {error.strerror}", "check the path of --labels") from None
-    except UnicodeDecodeError:
-        raise LabelsError(f"the labels {name!r} are not UTF-8 text", "save the file as UTF-8") from None
+    name = shown(file.name)
+    text = _text(file, "--labels")
     if text.lstrip()[:1] in ("[", "{"):
         labels = _from_json(text, name)
     else:
-        labels = tuple(_SYNSET.sub("", line.strip()) for line in text.splitlines() if line.strip())
-    if not labels:
+        lines = re.split(r"\r\n|\n|\r", text.rstrip())
+        labels = [_SYNSET_LINE.sub("", line.strip(), count=1) for line in lines]
+    clean = tuple(shown(" ".join(label.split())) for label in labels)
+    if not any(clean):
         raise LabelsError(f"there is no label in {name!r}", "write one class name a line")
-    return labels
+    if "" in clean:
+        # leaving it out would give every later class another number
+        empty = clean.index("")
+        raise LabelsError(f"label {empty} of {name!r} is empty", "give every class a name, without empty lines")
+    return clean
 
 
-def _from_json(text: str, name: str) -> tuple[str, ...]:
+def _text(file: Path, option: str) -> str:
+    name = shown(file.name)
+    try:
+        with open_regular(file) as opened:
+            data = opened.read()
+    except OSError as error:
+        raise LabelsError(f"cannot read {name!r}: {error.strerror}", f"check the path of {option}") from None
+    # what Excel calls Unicode text begins like this
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise LabelsError(f"{name!r} is not UTF-8 text", "save it as UTF-8") from None
+
+
+def _from_json(text: str, name: str) -> list[str]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise LabelsError(f"the labels {name!r} are not JSON: {error}", "mend the file, or write one name a line") from None
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            raise LabelsError(f"{name!r} is not JSON: {error}", "mend it, or write one name a line") from None
     if isinstance(value, list):
-        return tuple(str(item) for item in value)
-    pairs = [(str(key), item) for key, item in value.items()]
-    if pairs and all(isinstance(item, int) for _key, item in pairs) and not all(key.isdigit() for key, _item in pairs):
-        numbered = {int(item): key for key, item in pairs}
-    elif all(key.isdigit() for key, _item in pairs):
-        # {"0": ["n01440764", "tench"]} is the other usual shape
-        numbered = {int(key): str(item[-1] if isinstance(item, list) and item else item) for key, item in pairs}
+        return [_word(item, name) for item in value]
+    if not isinstance(value, dict):
+        raise LabelsError(f"{name!r} holds neither a list nor an object", "write one name a line")
+    keys = [_number(str(key)) for key in value]
+    if value and all(type(item) is int for item in value.values()) and None in keys:
+        numbered = [(int(item), str(key)) for key, item in value.items()]
+    elif None not in keys:
+        pairs = zip(keys, value.values(), strict=True)
+        numbered = [(number, _word(item, name)) for number, item in pairs if number is not None]
     else:
-        raise LabelsError(f"the labels {name!r} give no numbers", 'write {"0": "first", "1": "second"}')
-    if sorted(numbered) != list(range(len(pairs))):
-        raise LabelsError(f"the labels {name!r} do not number the classes from 0 without a gap", "number them from 0")
-    return tuple(numbered[index] for index in range(len(numbered)))
+        raise LabelsError(f"{name!r} gives no class numbers", 'write {"0": "first", "1": "second"}')
+    numbered.sort()
+    if [number for number, _word in numbered] != list(range(len(numbered))):
+        raise LabelsError(f"{name!r} does not number the classes from 0 without a gap", "number them 0, 1, 2, …")
+    return [word for _number, word in numbered]
+
+
+def _word(item: Any, name: str) -> str:
+    # ["n01440764", "tench"] is how Keras writes a class
+    if isinstance(item, list | tuple) and item:
+        item = item[-1]
+    if not isinstance(item, str | int | float) or isinstance(item, bool):
+        raise LabelsError(f"{name!r} holds something that is no name: {json.dumps(item, default=str)[:40]}", "use text")
+    return str(item)
+
+
+def _number(words: str) -> int | None:
+    """A class number in decimal digits; tables that had gaps write 3 as ``3.0``."""
+    digits = re.fullmatch(r"(\d{1,9})(?:\.0)?", words.strip(), re.ASCII)
+    return int(digits[1]) if digits else None
 
 
 def _plain(words: str) -> str:
-    """Folded for comparison: case, spaces, underscores and hyphens do not count."""
-    return re.sub(r"[\s_\-]+", " ", words.strip()).casefold()
+    """Folded for comparison: case, accents' encoding, spaces, underscores and hyphens do not count."""
+    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", words)).strip().casefold()
 
 
 def _by_name(classes: Sequence[str]) -> dict[str, int]:
     """Class numbers by folded name; a synonym between commas counts where it means one class only."""
-    whole = {_plain(label): index for index, label in enumerate(classes)}
-    parts = Counter(part for label in classes for part in {_plain(p) for p in label.split(",")})
-    synonyms = {
-        part: index
-        for index, label in enumerate(classes)
-        for part in (_plain(p) for p in label.split(","))
-        if parts[part] == 1
-    }
-    twice = {name for name, count in Counter(map(_plain, classes)).items() if count > 1}
-    return {name: index for name, index in {**synonyms, **whole}.items() if name not in twice}
+    found: dict[str, int] = {}
+    synonyms = [(part, index) for index, label in enumerate(classes) for part in {_plain(p) for p in label.split(",")}]
+    for names in (synonyms, [(_plain(label), index) for index, label in enumerate(classes)]):
+        times = Counter(name for name, _index in names)
+        # a whole name beats a synonym, and one that two classes have means neither
+        found = {name: index for name, index in found.items() if name not in times}
+        found.update((name, index) for name, index in names if name and times[name] == 1)
+    return found
 
 
-def truth_from_folders(images: Sequence[str], classes: Sequence[str]) -> FolderTruth:
-    """Labels from class-named folders: the folder an image lies in, or one above it, is called like a class.
+def truth_from_folders(images: Sequence[str], classes: Sequence[str] | None) -> FolderTruth:
+    """Labels from class-named folders: a folder that an image lies in, or one above it, is called like a class.
+
+    Folders match a class by its name, one of its synonyms, or its WordNet identifier (where timm is installed, which
+    knows them). Where none does, and every folder that holds images is a number, they are class numbers. A name that
+    means two classes means none, and so does a path with two of them.
 
     Args:
         images: names relative to the folder given, with ``/``.
-        classes: class names; their numbers as words where there are none.
+        classes: class names; their numbers as words, or None, where there are none.
     """
-    known = _by_name(classes)
+    paths = {image: tuple(image.split("/")[:-1]) for image in images}
+    folders = {folder for path in paths.values() for folder in path}
+    meaning = _meaning(folders, classes or ())
+    if not meaning:
+        # an image beside the folders says that these are something else
+        meaning = {} if () in paths.values() else _numbers({path[-1] for path in paths.values()}, len(classes or ()))
     truth: dict[str, Truth] = {}
-    foreign: Counter[str] = Counter()
-    for image in images:
-        folders = image.split("/")[:-1]
-        found = next((known[_plain(folder)] for folder in reversed(folders) if _plain(folder) in known), None)
-        if found is not None:
-            truth[image] = Truth(found)
-        elif folders:
-            foreign[folders[-1]] += 1
-    if not foreign:
-        return FolderTruth(truth)
-    named = ", ".join(folder for folder, _count in sorted(foreign.items())[:3])
-    return FolderTruth(truth, f"{len(foreign)} folders are called like no class: {named}")
+    unmatched: set[str] = set()
+    for image, path in paths.items():
+        meant = {meaning[folder] for folder in path if folder in meaning}
+        if len(meant) == 1:
+            truth[image] = Truth(meant.pop())
+        elif path:
+            unmatched.add("/".join(path))
+    return FolderTruth(truth, _about(unmatched), tuple(sorted(unmatched)))
 
 
-def truth_from_csv(file: Path, images: Sequence[str], classes: Sequence[str]) -> dict[str, Truth]:
+def _about(unmatched: Collection[str]) -> str | None:
+    if not unmatched:
+        return None
+    named = ", ".join(sorted(unmatched)[:_NAMED]) + (", …" if len(unmatched) > _NAMED else "")
+    if len(unmatched) == 1:
+        return f"1 folder is called like no class, or like several: {named}"
+    return f"{len(unmatched)} folders are called like no class, or like several: {named}"
+
+
+def _meaning(folders: Collection[str], classes: Sequence[str]) -> dict[str, int]:
+    """Class number of every folder that is called like one class."""
+    known = _by_name(classes)
+    if all(_number(label) == index for index, label in enumerate(classes)):
+        known = {}  # nobody named these classes: see `_numbers`
+    found = {folder: known[name] for folder in folders if (name := _plain(folder)) in known}
+    identifiers = {folder for folder in folders if folder not in found and _WORDNET_ID.fullmatch(folder)}
+    return found | (_by_wordnet(identifiers, classes, known) if identifiers else {})
+
+
+def _numbers(folders: Collection[str], classes: int) -> dict[str, int]:
+    """Class numbers of folders that are all called by one."""
+    numbers = {folder: _number(folder) if folder.isdecimal() else None for folder in folders}
+    if any(number is None or number >= classes for number in numbers.values()):
+        return {}
+    return {folder: number for folder, number in numbers.items() if number is not None}
+
+
+def _by_wordnet(identifiers: Iterable[str], classes: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Class numbers of WordNet identifiers: by ImageNet's order for ImageNet's classes, else by WordNet's words."""
+    order, words = _wordnet()
+    parts = [{_plain(part) for part in label.split(",")} for label in classes]
+    # names alone do not do here: ImageNet has two cranes and two maillots
+    if len(order) == len(classes):
+        same = sum(bool(own & set(words.get(one, ()))) for own, one in zip(parts, order, strict=True))
+        if same >= 0.9 * len(order):
+            place = {one: index for index, one in enumerate(order)}
+            return {one: place[one] for one in identifiers if one in place}
+    found = {one: {known[word] for word in words.get(one, ()) if word in known} for one in identifiers}
+    return {one: next(iter(meant)) for one, meant in found.items() if len(meant) == 1}
+
+
+@cache
+def _wordnet() -> tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]:
+    """(ImageNet's identifiers in the order of its classes, words of every identifier), read from timm's data."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        return (), {}
+    folder = Path(spec.origin).parent / "data" / "_info"
+    try:
+        order = tuple((folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split())
+        lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return (), {}
+    split = (line.partition("\t") for line in lines)
+    return order, {one: tuple(_plain(word) for word in words.split(",")) for one, _tab, words in split}
+
+
+def truth_from_csv(
+    file: Path, images: Sequence[str], classes: Sequence[str] | None, *, others: Collection[str] | None = None
+) -> dict[str, Truth]:
     """Labels from a table with the columns ``image,label[,group,slice]``, by name or number of the class.
 
-    An image is named as in the report, or by its file name where that is unique.
+    An image is named as in the report, or by the end of that name (its file name, say) where only one ends so. A row
+    without label says nothing. Commas, semicolons and tabs separate.
+
+    Args:
+        file: the table, with a head line.
+        images: names of the images that are used.
+        classes: class names, or None.
+        others: names of those that lay there and are not used. If given, a row about any further one is an error; if
+            not, rows about further ones count as being about some of these.
 
     Raises:
-        LabelsError: for a missing column, and for images or labels that do not exist, with their lines.
+        LabelsError: for a missing column, for labels and images that do not exist, for two labels of one image, with
+            their lines.
     """
-    name = file.name
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened)
-            columns = {column.strip().lower(): column for column in reader.fieldnames or ()}
-            if not {"image", "label"} <= set(columns):
-                raise LabelsError(f"{name!r} has no columns image and label", "begin it with the line image,label")
-            rows = [
-                (reader.line_num, {key: (row[column] or "").strip() for key, column in columns.items()}) for row in reader
-            ]
-    except OSError as error:
-        raise LabelsError(f"cannot read {name!r}: {error.strerror}", "check the path of --truth") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise LabelsError(f"{name!r} is not a CSV table in UTF-8: {error}", "save it as CSV in UTF-8") from None
-    return _matched(rows, name, images, classes)
-
-
-def _matched(
-    rows: Sequence[tuple[int, dict[str, str]]], name: str, images: Sequence[str], classes: Sequence[str]
-) -> dict[str, Truth]:
-    known = _by_name(classes)
-    whole = set(images)
-    last = Counter(image.rpartition("/")[2] for image in images)
-    by_last = {image.rpartition("/")[2]: image for image in images}
+    name = shown(file.name)
+    rows = _rows(_text(file, "--truth"), name)
+    known = _by_name(classes or ())
+    find = _finder([*images, *(others or ())])
+    used = set(images)
     truth: dict[str, Truth] = {}
-    bad: list[str] = []
+    wrong: dict[str, list[str]] = {"label": [], "image": [], "twice": []}
     for line, row in rows:
-        image = row["image"].replace("\\", "/").removeprefix("./")
-        if image not in whole:
-            image = by_last.get(image, "") if last[image] == 1 else ""
-        label = row["label"]
-        index = known.get(_plain(label), int(label) if label.isdigit() and int(label) < len(classes) else None)
-        if not label:
+        if not row["label"]:
             continue
+        index = known.get(_plain(row["label"]))
+        if index is None and (number := _number(row["label"])) is not None and number < len(classes or ()):
+            index = number
+        image = find(row["image"])
         if index is None:
-            bad.append(f"line {line}: no class {label!r}")
-        elif image:
-            truth[image] = Truth(index, row.get("group") or None, row.get("slice") or None)
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise LabelsError(f"{name!r} names classes the model does not have: {'; '.join(bad[:3])}{more}", "check --truth and --labels")
-    if rows and not truth:
-        raise LabelsError(f"{name!r} names none of the images", "name them relative to the image folder")
-    return truth
+            wrong["label"].append(f"line {line}: {row['label']!r}")
+            continue
+        said = Truth(index, row.get("group") or None, row.get("slice") or None)
+        if image is None:
+            wrong["image"].append(f"line {line}: {row['image']!r}")
+        elif truth.setdefault(image, said) != said:
+            wrong["twice"].append(f"line {line}: {row['image']!r}")
+    _refuse(wrong, name, strict=others is not None or not truth)
+    return {image: said for image, said in truth.items() if image in used}
+
+
+def _refuse(wrong: Mapping[str, Sequence[str]], name: str, *, strict: bool) -> None:
+    def told(lines: Sequence[str]) -> str:
+        more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        return "; ".join(lines[:_NAMED]) + more
+
+    if wrong["label"]:
+        raise LabelsError(
+            f"{name!r} names classes that the model does not have, or that several have: {told(wrong['label'])}",
+            "check --truth and --labels; class numbers, from 0, do as well",
+        )
+    if wrong["twice"]:
+        raise LabelsError(f"{name!r} says two things of one image: {told(wrong['twice'])}", "leave one")
+    if wrong["image"] and strict:
+        raise LabelsError(
+            f"{name!r} names images that are not there, or that several are called: {told(wrong['image'])}",
+            "name them relative to the image folder",
+        )
+
+
+def _rows(text: str, name: str) -> list[tuple[int, dict[str, str]]]:
+    """(line, field by column) of every row that is not empty."""
+    head = text.splitlines()[0] if text.strip() else ""
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        columns = [column.strip().lower() for column in next(reader, [])]
+        if columns.count("image") != 1 or columns.count("label") != 1:
+            raise LabelsError(f"{name!r} has no columns image and label", "begin it with the line image,label")
+        for fields in reader:
+            if len(fields) > len(columns) and any(field.strip() for field in fields[len(columns) :]):
+                what = f"line {reader.line_num} of {name!r} has more fields than its head"
+                raise LabelsError(what, 'write names with a comma in quotes: "tench, Tinca tinca"')
+            padded = [field.strip() for field in fields] + [""] * (len(columns) - len(fields))
+            if any(padded):
+                rows.append((reader.line_num, dict(zip(columns, padded, strict=False))))
+    except csv.Error as error:
+        raise LabelsError(f"{name!r} is no CSV table: line {reader.line_num}: {error}", "save it as CSV") from None
+    if not rows:
+        raise LabelsError(f"{name!r} names no image", "write a line for each image")
+    return rows
+
+
+def _finder(images: Iterable[str]) -> Callable[[str], str | None]:
+    """Finds the image that a table means: the one so called, or the only one whose name ends so."""
+    whole: dict[str, list[str]] = {}
+    ends: dict[str, list[str]] = {}
+    for image in dict.fromkeys(images):
+        plain = unicodedata.normalize("NFC", image)
+        whole.setdefault(plain, []).append(image)
+        ends.setdefault(plain.rpartition("/")[2], []).append(image)
+
+    def find(words: str) -> str | None:
+        if whole.get(words) == [words]:
+            return words
+        plain = unicodedata.normalize("NFC", shown(words)).replace("\\", "/").removeprefix("./")
+        # a name with an escaped byte in it holds a backslash that is none between folders
+        for said in (words, unicodedata.normalize("NFC", shown(words)), plain):
+            exact = whole.get(said, [])
+            if len(exact) == 1:
+                return exact[0]
+            last = ends.get(said.rpartition("/")[2], [])
+            fitting = [image for image in last if unicodedata.normalize("NFC", image).endswith("/" + said)]
+            if len(fitting) == 1:
+                return fitting[0]
+        return None
+
+    return find
