@@ -68,11 +68,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that lay there: `images` that may be usable, `skipped` that are not, `left_out` beyond the limit."""
+    """Everything that lay there: `images` that may be usable, `skipped` that are not, `left_out` beyond the limit.
+
+    Attributes:
+        others: names of those left out.
+    """
 
     images: tuple[ImageRef, ...]
     skipped: tuple[Skipped, ...]
     left_out: int = 0
+    others: tuple[str, ...] = ()
 
 
 def shown(name: str) -> str:
@@ -112,7 +117,9 @@ def find_images(sources: Sequence[Path], *, limit: int | None = None, seed: int 
         raise ImagesError(f"no image among {len(skipped)} files{first}", remedy)
     chosen = images if limit is None or limit >= len(images) else _share(images, limit, seed)
     ordered = sorted(chosen, key=lambda ref: ref.name)
-    return Found(tuple(ordered), tuple(skipped), len(images) - len(ordered))
+    kept = {ref.name for ref in ordered}
+    others = tuple(sorted(ref.name for ref in images if ref.name not in kept))
+    return Found(tuple(ordered), tuple(skipped), len(others), others)
 
 
 def _prefixed(sources: Sequence[Path]) -> Iterator[tuple[str, str]]:
@@ -195,7 +202,7 @@ def _walk(source: str) -> Iterator[tuple[str, str, str]]:
             status = os.stat(folder)
             inode = status.st_dev, status.st_ino
             if inode in visited:
-                yield folder, prefix[:-1], "a link to a folder that is listed already"
+                yield folder, prefix[:-1], "not an image file (a link to a folder that is listed already)"
                 continue
             visited.add(inode)
             canonical = os.path.realpath(folder) if linked else folder
@@ -220,9 +227,9 @@ def _entry(entry: os.DirEntry[str]) -> tuple[str, str]:
     """("folder" | "link" to a folder | "file", why it cannot be an image)."""
     try:
         if entry.is_dir(follow_symlinks=False):
-            return ("file", "a hidden folder") if entry.name.startswith(".") else ("folder", "")
+            return ("file", "not an image file (a hidden folder)") if entry.name.startswith(".") else ("folder", "")
         if entry.name.startswith("."):
-            return "file", "a hidden file"
+            return "file", "not an image file (hidden)"
         status = entry.stat()
         if stat.S_ISDIR(status.st_mode):
             return "link", ""

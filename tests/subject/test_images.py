@@ -68,8 +68,8 @@ def test_used_and_skipped_are_all_there_was(tmp_path: Path) -> None:
         "labels.txt": "not an image file (.txt)",
         "README": "not an image file (no suffix)",
         "Thumbs.db": "not an image file (.db)",
-        ".DS_Store": "a hidden file",
-        "._x.jpg": "a hidden file",
+        ".DS_Store": "not an image file (hidden)",
+        "._x.jpg": "not an image file (hidden)",
         "photo.heic": "a format that is not read (.heic)",
         "empty.png": "empty file",
     }
@@ -78,7 +78,7 @@ def test_used_and_skipped_are_all_there_was(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     found = find_images([tmp_path])
     assert [ref.name for ref in found.images] == ["x.jpg"]
-    assert {one.name: one.reason for one in found.skipped} == {**foreign, ".git": "a hidden folder"}
+    assert {one.name: one.reason for one in found.skipped} == {**foreign, ".git": "not an image file (a hidden folder)"}
 
 
 def test_an_image_is_recognised_whatever_its_suffix(tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_links_may_loop_or_lead_nowhere(tmp_path: Path) -> None:
     found = find_images([tmp_path])
     assert [ref.name for ref in found.images] == ["other.png", "z/a.png"]
     assert {one.name: one.reason for one in found.skipped} == {
-        "a-link-that-sorts-first": "a link to a folder that is listed already",
-        "z/up": "a link to a folder that is listed already",
+        "a-link-that-sorts-first": "not an image file (a link to a folder that is listed already)",
+        "z/up": "not an image file (a link to a folder that is listed already)",
         "z/self.png": "a link that leads nowhere",
         "gone.png": "a link that leads nowhere",
     }
@@ -228,6 +228,7 @@ def test_a_limit_takes_the_same_share_of_every_folder(tmp_path: Path) -> None:
     folders = [ref.name.split("/")[0] for ref in found.images]
     assert folders == ["cat"] * 4 + ["dog"] * 2 + ["eel"] * 2
     assert found.left_out == 72
+    assert len({*found.others, *(ref.name for ref in found.images)}) == 80
     assert [ref.name for ref in found.images] == names(tmp_path, limit=8) != names(tmp_path, limit=8, seed=1)
     assert find_images([tmp_path], limit=80).left_out == 0
 
