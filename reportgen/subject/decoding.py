@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import warnings
@@ -56,6 +57,10 @@ _FOREIGN = (
     (b"\0\0\0\x0cjP  ", "JPEG 2000, which is not read"),
     (b"8BPS", "a Photoshop document"),
 )
+
+
+# Pillow logs errors about damaged files; without any handler Python prints them to stderr. The reason is told anyway.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class ImageError(Exception):

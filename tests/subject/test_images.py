@@ -7,6 +7,8 @@ import io
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -480,6 +482,27 @@ def test_the_limit_can_be_lowered(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"40 × 30 pixels, more than 0.001 million"):
         decode(ImageRef("a", file), max_pixels=1000)
     assert decode(ImageRef("a", file), max_pixels=1200).size == (40, 30)
+
+
+def test_what_pillow_logs_is_not_printed(tmp_path: Path) -> None:
+    whole = save(tmp_path / "a.tif").read_bytes()
+    # tag 277, samples per pixel: 2048 instead of 3
+    damaged = whole.replace(b"\x15\x01\x03\x00\x01\x00\x00\x00\x03\x00", b"\x15\x01\x03\x00\x01\x00\x00\x00\x00\x08")
+    assert damaged != whole
+    (tmp_path / "a.tif").write_bytes(damaged)
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from reportgen.subject.images import ImageError, ImageRef, decode
+        try:
+            decode(ImageRef("a", Path(sys.argv[1])))
+        except ImageError as error:
+            print(error.reason)
+    """
+    command = [sys.executable, "-c", code, str(tmp_path / "a.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("truncated or damaged: begins as TIFF")
+    assert done.stderr == ""
 
 
 def test_a_file_may_vanish(tmp_path: Path) -> None:
