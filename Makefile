@@ -1,36 +1,29 @@
-# `make demo` and `make test` need nothing prepared: scripts/setup.sh makes .venv and looks for the system libraries.
-PYTHON := .venv/bin/python
-SETUP := pyproject.toml reportgen/__init__.py scripts/setup.sh
+# Nothing needs to be prepared: scripts/setup.sh makes .venv and looks for the system libraries; once done, it ends at once.
+# not named PYTHON: that is the variable by which a user names the Python for a new .venv
+BIN := .venv/bin
 
 .PHONY: demo test lint fingerprints clean
 
-demo: .venv/.demo
-	$(PYTHON) -m reportgen demo --directory samples
+demo:
+	@bash scripts/setup.sh demo
+	$(BIN)/reportgen demo --directory samples
 
-test: .venv/.test
-	$(PYTHON) -m pytest
+test:
+	@bash scripts/setup.sh test
+	$(BIN)/python -m pytest
 
-lint: .venv/.lint
-	$(PYTHON) -m ruff check
-	$(PYTHON) -m ruff format --check
-	$(PYTHON) -m mypy
+lint:
+	@bash scripts/setup.sh lint
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
 
-fingerprints: .venv/.test
-	$(PYTHON) scripts/build_fingerprints.py
+fingerprints:
+	@bash scripts/setup.sh test
+	$(BIN)/python scripts/build_fingerprints.py
 
 # reports, caches of tools and builds; .venv and the stored tensors stay
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
 	rm -rf samples/images samples/model.pt samples/truth.csv samples/report.html samples/report.pdf samples/report.json
-
-.venv/.demo: $(SETUP)
-	bash scripts/setup.sh demo
-	touch $@
-
-.venv/.test: $(SETUP)
-	bash scripts/setup.sh test
-	touch $@
-
-.venv/.lint: $(SETUP)
-	bash scripts/setup.sh lint
-	touch $@
+	rm -f samples/.*.part
