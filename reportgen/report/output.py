@@ -1,0 +1,47 @@
+"""Writes a file wholly or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from reportgen.errors import OutputError
+
+
+def check_writable(target: Path) -> None:
+    """Raises OutputError if a file cannot be written there: better before the work than after it."""
+    if target.is_dir():
+        raise OutputError(f"{target.name!r} is a folder", "give a file name with -o")
+    folder = target.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder for {target.name!r} does not exist", "make it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"the folder for {target.name!r} cannot be written", "check its permissions, or give -o another one")
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Write `data` under a temporary name beside `target` and rename it: the previous file stays until the new one is whole.
+
+    A symbolic link is followed, so that the link stays and its file changes.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    final = target.resolve()
+    name = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{final.name[:40]}-", suffix=".part", dir=final.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, final)
+    except OSError as error:
+        raise OutputError(f"cannot write {target.name!r}: {error.strerror}", "give -o another folder") from None
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
