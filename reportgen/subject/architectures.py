@@ -101,7 +101,7 @@ def _unknown(name: str, known: Iterable[str]) -> ArchitectureError:
 def construct(
     name: str, *, classes: int | None, channels: int | None, keys: Iterable[str] = (), arguments: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """The module of a qualified name; its weights are whatever lay in memory (own code keeps its own initialisation).
+    """The module of a qualified name; its random weights are zeros (own code keeps its own initialisation).
 
     Args:
         classes: width of the head; None for the architecture's own.
@@ -131,12 +131,13 @@ def construct(
 
 
 class _NoRandomFill(TorchFunctionMode):
-    """While active, parameters keep the memory they got: weights will overwrite it, and drawing it takes seconds."""
+    """While active, random numbers are zeros: weights will overwrite them, and drawing them takes seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
-        if getattr(func, "__name__", "") in ("normal_", "uniform_", "erfinv_"):
-            return args[0] if args else named["tensor"]  # methods have the tensor in front, torch.nn.init names it
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            tensor = args[0] if args else named["tensor"]  # methods have the tensor in front, torch.nn.init names it
+            return tensor.detach().zero_()  # zeros and not what lay there: truncated distributions are drawn until they fit
         return func(*args, **named)
 
 

@@ -279,19 +279,16 @@ def open_model(
 def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
     assert contents.module is not None
     module = build(contents.module, shown, contents.container.tensor).float()
+    library = type(module).__module__.partition(".")[0]
+    own = contents.module.state.get("pretrained_cfg") or contents.module.state.get("default_cfg")
+    named = own.get("architecture") if isinstance(own, dict) else None
     try:
-        match: Match | None = recognise(contents.shapes, shown)
+        match: Match | None = recognise(contents.shapes, shown, trusted=[f"timm:{named}"] if named else [])
     except ArchitectureError:
         match = None
-    family = contents.module.path
-    name = match.name if match is not None and _same_class(module, match.name) else family
-    facts = _facts(contents, common, name, "class", match.candidates if match and name == match.name else (), "", (), module)
-    return module, facts
-
-
-def _same_class(module: nn.Module, name: str) -> bool:
-    """Whether a pickled module is of the library whose weights it fits."""
-    return type(module).__module__.partition(".")[0] == name.partition(":")[0]
+    fitting = [name for name in (match.name, *match.candidates) if name.startswith(f"{library}:")] if match else []
+    name = fitting[0] if fitting else contents.module.path
+    return module, _facts(contents, common, name, "class", tuple(fitting[1:]), "", (), module)
 
 
 def _from_weights(
@@ -308,11 +305,14 @@ def _from_weights(
     shapes = {key: _shape(value) for key, value in state.items()}
     known = described(name)
     classes = num_classes or _classes_of(shapes, known.heads if known else ())
-    channels = channels_in or (shapes[known.stem][1] if known and len(shapes.get(known.stem, ())) == 4 else None)
-    own_code = name.partition(":")[0] not in ("torchvision", "timm")
-    module = construct(
-        name, classes=None if own_code else classes, channels=None if own_code else channels, keys=state, arguments=arch_args
-    )
+    if name.partition(":")[0] not in ("torchvision", "timm"):
+        classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
+    module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
+    if known and channels_in is None:
+        own = _stem_channels(module, known.stem, shapes)
+        if own is not None:
+            channels_in = own
+            module = construct(name, classes=classes, channels=own, keys=state, arguments=arch_args)
     if known:
         _refit_head(module, known.heads, shapes)
     stray = _load(module, state, shown, name, contents.container.tensor)
@@ -374,6 +374,17 @@ def _classes_of(shapes: Mapping[str, tuple[int, ...]], heads: Sequence[str]) -> 
     return found
 
 
+def _stem_channels(module: nn.Module, stem: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Input channels that the weights were made for, where they are not the architecture's three.
+
+    A stem may fold pixels into channels before its convolution, so it is the ratio that tells.
+    """
+    usual, found = module.state_dict().get(stem), shapes.get(stem, ())
+    if usual is None or len(found) != 4 or found[1] == usual.shape[1]:
+        return None
+    return max(1, round(3 * found[1] / usual.shape[1]))
+
+
 def _refit_head(module: nn.Module, heads: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Give the module the file's head where that is one linear layer in other wrapping (a bare layer, a sequence with dropout)."""
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -383,46 +394,28 @@ def _refit_head(module: nn.Module, heads: Sequence[str], shapes: Mapping[str, tu
             continue
         weights = [key for key, shape in own.items() if key.endswith(".weight") and len(shape) == 2]
         others = set(own) - {weights[0], weights[0].removesuffix("weight") + "bias"} if len(weights) == 1 else {"more"}
-        old = getattr(module, head)
-        linears = [part for part in old.modules() if isinstance(part, nn.Linear)]
-        if others or not linears or linears[-1].in_features != own[weights[0]][1]:
+        linears = [part for part in getattr(module, head).modules() if isinstance(part, nn.Linear)]
+        fitting = {linears[0].in_features, linears[-1].in_features} if linears else set()
+        if others or own[weights[0]][1] not in fitting:
             continue  # loading then says what does not fit
         outputs, inputs = own[weights[0]]
         bias = weights[0].removesuffix("weight") + "bias" in own
-        _put_linear(module, old, weights[0].removesuffix(".weight"), nn.Linear(inputs, outputs, bias=bias), head)
+        setattr(module, head, _head_at(weights[0].removesuffix(".weight"), nn.Linear(inputs, outputs, bias=bias)))
 
 
-def _put_linear(module: nn.Module, old: nn.Module, place: str, linear: nn.Linear, head: str) -> None:
-    """The linear layer at its dotted place; what flattens before it in the old head stays before it."""
-    flattens = any(isinstance(part, nn.Flatten) for part in old.modules()) or _is_spatial_head(old)
-    inner: nn.Module = linear
+def _head_at(place: str, linear: nn.Linear) -> nn.Module:
+    """The linear layer at its dotted place below the head; maps that reach it are averaged first, as heads do."""
+    made: nn.Module = linear
     for part in reversed(place.split(".")[1:]):
         wrapped = nn.Sequential()
-        wrapped.add_module(part, inner)
-        inner = wrapped
-    if flattens:
-        inner = _FlatThen(inner) if isinstance(inner, nn.Linear) else inner
-        if isinstance(inner, nn.Sequential):
-            inner.register_forward_pre_hook(_flatten_input)
-    setattr(module, head, inner)
+        wrapped.add_module(part, made)
+        made = wrapped
+    made.register_forward_pre_hook(_averaged)
+    return made
 
 
-def _is_spatial_head(old: nn.Module) -> bool:
-    return any(isinstance(part, nn.AdaptiveAvgPool2d) for part in old.modules())
-
-
-class _FlatThen(nn.Linear):
-    """A linear layer that flattens what it is given first."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.flatten(1))
-
-
-def _flatten_input(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (args[0].flatten(1),)
+def _averaged(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (args[0].mean(dim=(2, 3)),) if args[0].dim() == 4 else args
 
 
 def _load(
