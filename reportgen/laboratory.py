@@ -54,7 +54,7 @@ class Laboratory:
 
         module, facts = self._open()
         job = self.job
-        ready = next((image.ref.live.shape for image in self.subject.images if image.ref.ready), None)
+        ready = self._ready_shape()
         channels = ready[0] if ready else job.channels_in or int(facts["channels_in"])
         pipeline = resolve_pipeline(
             self._published,
@@ -82,6 +82,13 @@ class Laboratory:
             counts=self.counts,
             num_classes=job.num_classes,
         )
+
+    def _ready_shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) of inputs that are handed over ready, if all are."""
+        images = self.subject.images
+        if not images or not all(image.ref.ready for image in images):
+            return None
+        return tuple(images[0].ref.live.shape)
 
     @property
     def counts(self) -> Counts:

@@ -75,6 +75,7 @@ def audit(
                 made = steps.halved(made, job, subject, store)
                 progress.note(f"memory ran out: going on with {made.batch} images a pass")
             except EntryVanished:
+                store.suspicious = True
                 if attempt >= ATTEMPTS:
                     raise
         progress.step(5, "draw", f"{sum(len(section.figures) for section in document.sections)} figures")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from reportgen.errors import UsageError
 from reportgen.progress import Progress
 from reportgen.report.document import Document
@@ -88,13 +90,13 @@ class Report:
         """
         import torch
 
-        return {name: torch.from_numpy(array.copy()) for name, array in self._arrays(technique, image).items()}
+        return {name: torch.from_numpy(np.array(array)) for name, array in self._arrays(technique, image).items()}
 
     def input(self, image: str) -> Tensor:
         """The (C,H,W) float32 tensor that went into the model for an exhibit. Raises UsageError."""
         import torch
 
-        return torch.from_numpy(self._pictures.input(self._case(image).digest).copy())
+        return torch.from_numpy(np.array(self._pictures.input(self._case(image).digest)))
 
     def _arrays(self, technique: str, image: str | None) -> Mapping[str, Array]:
         planned = next((p for p in self._made.planned if p.name == technique), None)

@@ -82,7 +82,7 @@ class Scanned:
         choices: the exhibits and why.
         cases: the exhibits with the classes explained.
         shards: rows of the scanning techniques, by technique.
-        unmatched: what about labels did not fit, in words, or None.
+        unmatched: folders whose names are no class.
     """
 
     used: tuple[Predicted, ...]
@@ -90,7 +90,7 @@ class Scanned:
     choices: tuple[Choice, ...]
     cases: tuple[Case, ...]
     shards: Mapping[str, Shards]
-    unmatched: str | None = None
+    unmatched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,15 +215,16 @@ def wanted_exhibits(job: Job) -> int:
     return job.preset_values.exhibits
 
 
-def known_truth(job: Job, subject: Subject, resolution: Resolution) -> tuple[Mapping[str, Truth], str | None]:
-    """True classes by image name, and in words what did not fit."""
+def known_truth(job: Job, subject: Subject, resolution: Resolution) -> tuple[Mapping[str, Truth], tuple[str, ...]]:
+    """True classes by image name, and the folders whose names are no class."""
     classes = resolution.labels or tuple(str(i) for i in range(resolution.classes))
     if job.truth is not None:
-        return truth_from_csv(job.truth, [image.name for image in subject.images], classes), None
+        others = (*subject.others, *(one.name for one in subject.skipped))
+        return truth_from_csv(job.truth, [image.name for image in subject.images], classes, others=others), ()
     if subject.given_truth:
-        return subject.given_truth, None
+        return subject.given_truth, ()
     found = truth_from_folders([image.name for image in subject.images], classes)
-    return found.truth, found.words
+    return found.truth, found.unmatched
 
 
 def _seen(one: Predicted) -> Seen:
@@ -346,9 +347,9 @@ class Pictures:
             return {"input": values, "fitted": fitted, "original": fitted}
         image = decode(ref)
         fitted = self._pipeline.visible(values) if self._pipeline.transform else self._pipeline.fit(image)
-        small = image.copy()
+        small = image.convert("L" if image.mode in ("1", "L") else "RGB")
         small.thumbnail((ORIGINAL_SIDE, ORIGINAL_SIDE))
-        original = np.asarray(small.convert("L" if small.mode in ("1", "L") else "RGB"))
+        original = np.asarray(small)
         return {"input": values, "fitted": fitted, "original": original}
 
 

@@ -72,6 +72,8 @@ class Store:
     def __post_init__(self) -> None:
         self.kept = self.root is not None
         """Whether entries outlive this store."""
+        self.suspicious = False
+        """An entry was found damaged or gone: from then on `has` reads what it finds."""
         self._memory: dict[str, Entry] = {}
         self._written = 0
         try:
@@ -103,7 +105,9 @@ class Store:
         return self._objects / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
-        """Whether there is an entry, sound or not: enough for a plan."""
+        """Whether there is an entry; whether it is sound is looked at only once one was found not to be."""
+        if self.suspicious:
+            return self.get(key) is not None
         return key in self._memory or self.path(key).is_file()
 
     def get(self, key: str) -> Entry | None:

@@ -148,7 +148,7 @@ def environment_facts(resolution: Resolution) -> dict[str, Any]:
 
 
 def subject_findings(
-    subject: Subject, resolution: Resolution, used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: str | None
+    subject: Subject, resolution: Resolution, used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str]
 ) -> list[Finding]:
     """What follows from how the subject was opened and read."""
     found = [
@@ -244,7 +244,7 @@ def _about_file(subject: Subject, resolution: Resolution) -> list[Finding]:
     return found
 
 
-def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: str | None) -> list[Finding]:
+def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str]) -> list[Finding]:
     found: list[Finding] = []
     broken = [one for one in skipped if not one.reason.startswith("not an image file")]
     if broken:
@@ -270,9 +270,14 @@ def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatch
                 subject="",
                 title=_("No image has a known true class"),
                 detail=_(
-                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into folders named by class. "
-                    "{unmatched}",
-                    unmatched=unmatched or "",
+                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into folders named by "
+                    "class; {n} folders are called like no class.",
+                    n=len(unmatched),
+                )
+                if unmatched
+                else _(
+                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into folders named by "
+                    "class."
                 ),
             )
         )

@@ -52,6 +52,7 @@ class Subject:
         skipped: what was found and cannot be used, and why.
         left_out: images beyond ``--max-images``.
         given_truth: labels that came with live images, by name.
+        others: names of the images beyond ``--max-images``.
     """
 
     path: Path | None
@@ -62,6 +63,7 @@ class Subject:
     skipped: tuple[Skipped, ...]
     left_out: int
     given_truth: Mapping[str, Truth]
+    others: tuple[str, ...] = ()
 
     @property
     def model_name(self) -> str:
@@ -157,16 +159,16 @@ def load_subject(
     usable, unreadable = _digested(found, memory, threads)
     given = {ref.name: Truth(ref.label) for ref in found.images if ref.label is not None}
     skipped = tuple(sorted((*found.skipped, *unreadable), key=lambda one: one.name))
-    return Subject(path, model if path is None else None, sha256, identity, usable, skipped, found.left_out, given)
+    return Subject(path, model if path is None else None, sha256, identity, usable, skipped, found.left_out, given, found.others)
 
 
 def _found(images: Any, job: Job) -> Found:
     if isinstance(images, str | Path):
-        return find_images([Path(images)], limit=job.max_images)
+        return find_images([Path(images)], limit=job.max_images, seed=job.seed)
     if isinstance(images, list | tuple) and images and all(isinstance(item, str | Path) for item in images):
-        return find_images([Path(item) for item in images], limit=job.max_images)
+        return find_images([Path(item) for item in images], limit=job.max_images, seed=job.seed)
     items = images if hasattr(images, "__getitem__") and hasattr(images, "__len__") else list(images)
-    return live_images(items)
+    return live_images(items, limit=job.max_images)
 
 
 def _digested(found: Found, memory: DigestMemory, threads: int) -> tuple[tuple[Image, ...], list[Skipped]]:
