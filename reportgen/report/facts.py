@@ -1,0 +1,245 @@
+"""``report.json``: its form, and its bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Generator(_Part):
+    """What made the report, and with which options."""
+
+    name: Literal["reportgen"]
+    version: str
+    job: dict[str, Any]
+    seed: int
+    preset: Literal["quick", "standard", "full"]
+
+
+class Input(_Part):
+    """The preprocessing."""
+
+    size: tuple[int, int]
+    channels: int
+    resize: str
+    resize_to: int | tuple[int, int] | None
+    interpolation: str
+    mean: list[float]
+    std: list[float]
+    bgr: bool
+    transform: str | None
+    assumed: list[str]
+    head_published: bool
+
+
+class LayerFacts(_Part):
+    """One module."""
+
+    name: str
+    type: str
+    shape: list[int]
+    parameters: int
+
+
+class Model(_Part):
+    """The model file and what was found in it."""
+
+    file: str
+    sha256: str
+    size: int
+    format: str
+    container: str
+    safe: bool
+    architecture: str
+    how: str
+    candidates: list[str]
+    assumed: bool
+    weights: str
+    prefix: str
+    stray: list[str]
+    parameters: int
+    input: Input
+    output_kind: str
+    classes: int
+    classes_named: bool
+    labels_from: str | None
+    layers: list[LayerFacts]
+    default_layers: list[str]
+
+
+class Named(_Part):
+    """An exhibit and the quota it was chosen under."""
+
+    image: str
+    why: str
+
+
+class SkippedFile(_Part):
+    """Something that could not be used."""
+
+    file: str
+    reason: str
+
+
+class Images(_Part):
+    """The image set. `digest` is over the sorted digests of the usable images."""
+
+    count: int
+    used: int
+    left_out: int
+    digest: str
+    exhibits: list[Named]
+    sample: list[str]
+    labelled: int
+    skipped: list[SkippedFile]
+
+
+class Class(_Part):
+    """A class by number and name."""
+
+    index: int
+    label: str
+
+
+class Scored(Class):
+    """A class with what the model says of it."""
+
+    probability: float = Field(ge=0, le=1)
+    logit: float
+
+
+class Prediction(_Part):
+    """One image."""
+
+    image: str
+    sha256: str
+    top: list[Scored]
+    entropy: float
+    truth: Class | None = None
+    group: str | None = None
+    slice: str | None = None
+
+
+class Measured(_Part):
+    """A share with its base and 95 % interval."""
+
+    value: float
+    n: int
+    interval: tuple[float, float]
+
+
+class Metrics(_Part):
+    """Numbers about the whole set; only where the truth is known."""
+
+    accuracy: Measured | None = None
+
+
+class TechniqueFacts(_Part):
+    """One technique."""
+
+    status: Literal["complete", "failed", "not_applicable"]
+    reason: str | None = None
+    options: dict[str, Any]
+    results: dict[str, Any]
+    figures: list[str]
+    seconds: float | None = None
+    cached: bool | None = None
+
+
+class FindingFacts(_Part):
+    """One conclusion."""
+
+    rule: str
+    about: Literal["model", "data", "method", "run"]
+    severity: Literal["info", "notice", "warning", "critical"]
+    subject: str
+    value: float | int | str | None
+    threshold: float | None
+    n: int | None
+    interval: tuple[float, float] | None = None
+    title: str
+    detail: str
+    figures: list[str]
+
+
+class Count(_Part):
+    """Passes of one kind."""
+
+    batches: int
+    samples: int
+
+
+class PassCounts(_Part):
+    """How often the model was called."""
+
+    forward: Count
+    backward: Count
+
+
+class Facts(_Part):
+    """The whole of ``report.json``."""
+
+    schema_: int = Field(alias="schema")
+    generator: Generator
+    model: Model
+    images: Images
+    predictions: list[Prediction]
+    metrics: Metrics
+    techniques: dict[str, TechniqueFacts]
+    findings: list[FindingFacts]
+    environment: dict[str, str | int]
+    passes: PassCounts | None = None
+    timings: dict[str, float] | None = None
+
+
+class Refusal(_Part):
+    """What is recorded where no report could be made."""
+
+    schema_: int = Field(alias="schema")
+    generator: Generator
+    refused: dict[str, str]
+
+
+def json_bytes(facts: Mapping[str, Any]) -> bytes:
+    """UTF-8, two spaces, a newline at the end. A number that JSON cannot say (infinite, undefined) becomes null."""
+    return (json.dumps(_finite(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def schema(technique_results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """JSON Schema of ``report.json``, with the results of each technique as that technique declares them."""
+    made = TypeAdapter(Facts | Refusal).json_schema()
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    made["title"] = "report.json of reportgen"
+    techniques = made["$defs"]["Facts"]["properties"]["techniques"]
+    common = {"$ref": "#/$defs/TechniqueFacts"}
+    techniques["properties"] = {
+        name: {
+            "allOf": [
+                common,
+                {
+                    "if": {"properties": {"status": {"const": "complete"}}},
+                    "then": {"properties": {"results": dict(results)}},
+                },
+            ]
+        }
+        for name, results in technique_results.items()
+    }
+    return made

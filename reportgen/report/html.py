@@ -1,0 +1,103 @@
+"""One self-contained HTML file: no request to anywhere, useful without JavaScript."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from reportgen.figures.colour import gradient_png
+from reportgen.figures.figure import Picture
+from reportgen.report.document import Document
+from reportgen.report.environment import context_of, environment, template_folder
+from reportgen.report.facts import json_bytes
+
+MOST_LISTED = 1000
+"""Beyond this many images the embedded facts leave out the list of predictions."""
+
+
+def render_html(document: Document) -> bytes:
+    """The report as one HTML file."""
+    pictures = _Pictures(document)
+    folder = template_folder()
+    css = (folder / "screen.css").read_text(encoding="utf-8")
+    script = (folder / "screen.js").read_text(encoding="utf-8")
+    context = context_of(
+        document,
+        pictures.show,
+        medium="screen",
+        gradient=gradient_png,
+        css=Markup(css),
+        script=Markup(script),
+        policy=_policy(css, script),
+        island=_island(document.facts),
+        symbols=pictures.symbols,
+    )
+    return environment().get_template("report.html.j2").render(context).encode("utf-8", "backslashreplace")
+
+
+def _policy(css: str, script: str) -> str:
+    """A Content-Security-Policy that allows exactly this style sheet, this script, and pictures inside the file."""
+
+    def digest(text: str) -> str:
+        return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest(css)}'; script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
+
+
+def _island(facts: Mapping[str, Any]) -> Markup:
+    """The facts as inert JSON: nothing in them can end the element they stand in."""
+    told = dict(facts)
+    if len(told.get("predictions", ())) > MOST_LISTED:
+        del told["predictions"]
+    text = json.dumps(json.loads(json_bytes(told)), ensure_ascii=True, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+class _Pictures:
+    """Every picture once: what appears twice becomes a symbol that both places use."""
+
+    def __init__(self, document: Document) -> None:
+        figures = [f for section in document.sections for f in section.figures]
+        panels = [panel.picture for f in figures for row in f.rows for panel in row.panels if panel is not None]
+        panels += [exhibit.picture for exhibit in document.exhibits]
+        panels += [exhibit.original for exhibit in document.exhibits if exhibit.original is not None]
+        counted = Counter(picture.digest for picture in panels)
+        self._shared = {p.digest: p for p in panels if counted[p.digest] > 1}
+
+    def show(self, picture: Picture, alt: str) -> Markup:
+        """The element of a picture."""
+        if picture.media == "image/svg+xml":
+            svg = picture.data.decode("utf-8")
+            begin = svg.index("<svg")
+            labelled = svg[begin:].replace("<svg", f'<svg role="img" aria-label="{Markup.escape(alt)}"', 1)
+            return Markup(labelled)
+        kind = " pixelated" if picture.pixelated else ""
+        if picture.digest in self._shared:
+            return Markup(
+                '<svg class="picture{}" role="img" aria-label="{}" viewBox="0 0 {} {}"><use href="#p-{}"></use></svg>'
+            ).format(kind, alt, picture.width, picture.height, picture.digest)
+        return Markup('<img class="picture{}" alt="{}" width="{}" height="{}" src="{}" loading="lazy" decoding="async">').format(
+            kind, alt, picture.width, picture.height, _data(picture)
+        )
+
+    def symbols(self) -> Markup:
+        """Definitions of the shared pictures."""
+        if not self._shared:
+            return Markup("")
+        parts = [
+            Markup('<symbol id="p-{}" viewBox="0 0 {} {}"><image width="{}" height="{}" href="{}"></image></symbol>').format(
+                digest, p.width, p.height, p.width, p.height, _data(p)
+            )
+            for digest, p in sorted(self._shared.items())
+        ]
+        return Markup('<svg class="symbols" aria-hidden="true" width="0" height="0">{}</svg>').format(Markup("").join(parts))
+
+
+def _data(picture: Picture) -> str:
+    return f"data:{picture.media};base64,{base64.b64encode(picture.data).decode()}"

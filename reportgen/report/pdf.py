@@ -1,0 +1,138 @@
+"""A paged PDF by WeasyPrint, tagged as PDF/UA-1. Everything it shows comes from memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from reportgen.errors import OutputError
+from reportgen.figures.colour import gradient_png
+from reportgen.figures.figure import Picture
+from reportgen.report.document import Document
+from reportgen.report.environment import context_of, environment, template_folder
+
+FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
+_PRIVATE = re.compile("[\\ud800-\\udfff]")
+
+
+def render_pdf(document: Document) -> bytes:
+    """The report as PDF/UA-1. The same document gives the same bytes under ``SOURCE_DATE_EPOCH``.
+
+    Raises:
+        OutputError: if WeasyPrint cannot be used on this machine.
+    """
+    try:
+        import weasyprint
+    except OSError as error:
+        raise OutputError(f"PDF needs the system library Pango: {error}", "install Pango, or write .html") from None
+    pictures: dict[str, Picture] = {}
+
+    def show(picture: Picture, alt: str) -> Markup:
+        pictures[picture.digest] = picture
+        kind = " pixelated" if picture.pixelated else ""
+        if picture.media == "image/svg+xml":
+            return Markup('<img class="drawn" alt="{}" src="figure:{}" width="{}" height="{}">').format(
+                alt, picture.digest, picture.width, picture.height
+            )
+        return Markup('<img class="picture{}" alt="{}" src="figure:{}">').format(kind, alt, picture.digest)
+
+    css = (template_folder() / "print.css").read_text(encoding="utf-8")
+    context = context_of(document, show, medium="print", gradient=gradient_png, css=Markup(css))
+    html = drawable(environment().get_template("print.html.j2").render(context))
+    fetcher = _fetcher(pictures)
+    with _quiet():
+        made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
+            pdf_variant="pdf/ua-1", pdf_identifier=_identifier(document.facts)
+        )
+    return bytes(made)
+
+
+def _identifier(facts: Mapping[str, Any]) -> bytes | None:
+    """A fixed file identifier where output must not depend on the clock."""
+    return str(facts["images"]["digest"])[:32].encode() if os.environ.get("SOURCE_DATE_EPOCH") else None
+
+
+@contextmanager
+def _quiet() -> Any:
+    """WeasyPrint and fontTools tell of every property and font table they do not use."""
+    loggers = [logging.getLogger(name) for name in ("weasyprint", "fontTools")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _fetcher(pictures: Mapping[str, Picture]) -> Any:
+    from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
+
+    class Memory(URLFetcher):  # type: ignore[misc]
+        """Serves ``figure:`` and ``font:`` from memory and refuses everything else."""
+
+        def fetch(self, url: str, headers: Any = None) -> Any:
+            scheme, _colon, name = url.partition(":")
+            if scheme == "figure" and name in pictures:
+                picture = pictures[name]
+                return URLFetcherResponse(url, BytesIO(picture.data), {"Content-Type": picture.media})
+            if scheme == "font" and name in FONTS:
+                return URLFetcherResponse(url, BytesIO(font_file(name).read_bytes()), {"Content-Type": "font/otf"})
+            raise FatalURLFetchingError(f"{scheme!r} addresses are not fetched")
+
+    return Memory()
+
+
+# fonts -----------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def font_file(name: str) -> Path:
+    """The file of one of `FONTS`; they come with packages, so that a machine without fonts gives the same pages."""
+    if name == "mono":
+        import matplotlib
+
+        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
+    family, _dash, variant = name.partition("-")
+    style = {"": "Regular", "italic": "It", "semibold": "Semibold"}[variant]
+    package = f"font_source_{family}_pro"
+    stem = f"Source{family.title()}Pro-{style}"
+    found = [entry for entry in Path(str(files(package))).rglob(f"{stem}*") if entry.suffix.lower() in (".otf", ".ttf")]
+    if not found:
+        raise OutputError(f"the package {package.replace('_', '-')} holds no font {stem}", f"pip install -U {package.replace('_', '-')}")
+    return sorted(found)[0]
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    """Characters that the fonts together can draw, and those that draw nothing."""
+    from fontTools.ttLib import TTFont
+
+    found: set[int] = {0x0A, 0x09, 0x0D, 0x200B}
+    for name in ("serif", "sans", "mono"):
+        with TTFont(font_file(name), lazy=True) as font:
+            found |= set(font.getBestCmap())
+    return frozenset(found)
+
+
+def drawable(text: str) -> str:
+    """`text` with every character that no font can draw written as an escape (``\\u732b``): never a box."""
+    known = _drawable()
+    if all(ord(c) in known for c in set(text)):
+        return text
+    return "".join(c if ord(c) in known else _escape(c) for c in text)
+
+
+def _escape(c: str) -> str:
+    return f"\\u{ord(c):04x}" if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}"
