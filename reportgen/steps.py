@@ -524,11 +524,13 @@ def _exhibit(
 ) -> Exhibit:
     prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
     arrays = pictures.read(prediction["sha256"])
+    own = [figure for section in sections for figure in section.figures if figure.exhibit == choice.name]
     return Exhibit(
         name=choice.name,
         why=summary.why(choice),
         picture=photograph(arrays["fitted"]),
         original=photograph(arrays["original"], longest=ORIGINAL_SIDE),
         prediction=prediction,
-        figures=tuple(f for section in sections for f in section.figures if f.exhibit == choice.name),
+        # what spans the layers comes first, then layer by layer
+        figures=tuple(sorted(own, key=lambda figure: figure.layer is not None)),
     )

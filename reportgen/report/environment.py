@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gettext
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -52,10 +53,13 @@ def environment() -> Environment:
     return made
 
 
-def _softly(value: object) -> Markup:
-    """A long word may break after ``_``, ``.``, ``/`` and ``:``."""
-    marked = "".join(f"{c}\u200b" if c in "_./:-" else c for c in str(value))
-    return Markup("{}").format(marked)
+@pass_context
+def _softly(context: Context, value: object) -> Markup:
+    """On the screen a long word may break after ``_``, ``.``, ``/``, ``:`` and ``-``; on paper the style sheet sees to it."""
+    if context["medium"] == "print":
+        return Markup("{}").format(value)
+    parts = [Markup("{}").format(part) for part in re.split("(?<=[_./:-])", str(value))]
+    return Markup("<wbr>").join(parts)
 
 
 @pass_context

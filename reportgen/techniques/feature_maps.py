@@ -120,14 +120,13 @@ class FeatureMaps(Technique):
         panels = tuple(self._panel(values, int(channel)) for values, channel in zip(maps, channels, strict=True))
         height, width = maps.shape[1:]
         choice = (
-            _("The {n} channels with the largest mean activation in this image", n=len(channels))
+            _("The {n} channels with the largest mean", n=len(channels))
             if self.channels.startswith("top:")
-            else _("{n} channels chosen without regard to the image", n=len(channels))
+            else _("{n} channels spread over the layer", n=len(channels))
         )
         caption = _(
-            "Feature maps of layer {layer} for {image}. {choice}; the number beneath each map is its channel. "
-            "{height} × {width} values a map, each map scaled from its own minimum (black) to its own maximum (white), "
-            "shown without smoothing; a map without any activation is drawn empty and marked 0.",
+            "Feature maps of layer {layer} for {image}, {height} × {width} values each. {choice}, numbered beneath; each map "
+            "is scaled from its own minimum (black) to its own maximum (white); an empty one is marked 0.",
             layer=layer,
             image=case.name,
             choice=choice,
