@@ -17,10 +17,11 @@ def audit(model: Any, images: Any, *, model_id: str | None = None, job: Job | No
 
     Args:
         model: path of a model file, or a live `torch.nn.Module`, which is left exactly as it was.
-        images: path of a folder or an image; a list of paths, PIL images, arrays; or a dataset of (tensor (C,H,W), label, id).
+        images: path of a folder or an image; a list of paths, PIL images, arrays; or a dataset of (tensor (C,H,W),
+        label, id).
         model_id: a name under which you vouch that a live module is always the same, so that its results may be kept.
         job: a whole set of options instead of single ones.
-        **options: the command line's options by their names (``preset="quick"``, ``techniques={"class_activation": {…}}``).
+        **options: the command line's options by their names (``preset="quick"``).
 
     Raises:
         ReportgenError: whatever you can mend: the error names the thing and the remedy.

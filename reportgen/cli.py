@@ -60,7 +60,8 @@ def _complain(error: ReportgenError) -> None:
         print(f"  {error.remedy}", file=sys.stderr)
 
 
-# the audit -------------------------------------------------------------------------------------------------------------
+# the audit
+# -------------------------------------------------------------------------------------------------------------
 
 
 def audit_parser() -> argparse.ArgumentParser:
@@ -80,10 +81,16 @@ def audit_parser() -> argparse.ArgumentParser:
     parser.add_argument("model", metavar="MODEL", help="model file: .pt, .pth, .ckpt, .safetensors")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image folders or files")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", action="append", help="report.html, .pdf or .json; repeatable (MODEL-report.html)"
+        "-o",
+        "--output",
+        metavar="OUT",
+        action="append",
+        help="report.html, .pdf or .json; repeatable (MODEL-report.html)",
     )
     groups = {name: parser.add_argument_group(name) for name in (SUBJECT, DONE, DOCUMENT)}
-    groups[DONE].add_argument("--config", metavar="FILE", help="TOML with the same names (reportgen.toml, pyproject.toml)")
+    groups[DONE].add_argument(
+        "--config", metavar="FILE", help="TOML with the same names (reportgen.toml, pyproject.toml)"
+    )
     groups[DONE].add_argument("--plan", action="store_true", help="print what would run; run nothing")
     parser.add_argument("--progress", action="store_true", help="draw bars even where there is no terminal")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
@@ -92,7 +99,9 @@ def audit_parser() -> argparse.ArgumentParser:
     for name, field in Job.model_fields.items():
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
-        groups[str(extra["group"])].add_argument(flag_of(name), **_argument(name, field.annotation, field.description, extra))
+        groups[str(extra["group"])].add_argument(
+            flag_of(name), **_argument(name, field.annotation, field.description, extra)
+        )
     return parser
 
 
@@ -228,7 +237,8 @@ def _flat(value: dict[str, Any]) -> list[str]:
     return pairs
 
 
-# subcommands -----------------------------------------------------------------------------------------------------------
+# subcommands
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _subcommand(name: str, given: list[str]) -> int:
@@ -332,5 +342,3 @@ def _schema(given: list[str]) -> int:
 
     print(json.dumps(schema({name: cls.results_schema for name, cls in registry().items()}), indent=2))
     return COMPLETE
-
-

@@ -77,7 +77,9 @@ class OutOfMemory(ReportgenError):
 
 
 class EntryVanished(ReportgenError):
-    """A stored tensor that was there when the run was planned is damaged or gone; planning again finds out what to repeat."""
+    """A stored tensor that was there when the run was planned is damaged or gone; planning again finds out what to
+    repeat.
+    """
 
     def __init__(self) -> None:
         super().__init__("stored tensors keep vanishing while they are used", "give --cache-dir a directory of its own")

@@ -1,4 +1,6 @@
-"""Which images are shown in detail, and why: a quota each for mistakes, doubtful, typical, and a few drawn at random."""
+"""Which images are shown in detail, and why: a quota each for mistakes, doubtful, typical, and a few drawn at
+random.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ class Choice:
 def choose(seen: Sequence[Seen], count: int, *, given: Iterable[str] = (), seed: int = 0) -> tuple[Choice, ...]:
     """`count` images (more if more were given), in the order of the quotas; the same for the same images and seed.
 
-    Every quota is a quarter of what is left after the given ones, filled in the order of `WHY`; what a quota does not use goes
+    Every quota is a quarter of what is left after the given ones, filled in the order of `WHY`; what a quota does not
+    use goes
     to the random draw, so that there are `count` as long as there are images.
 
     Raises:
@@ -74,7 +77,9 @@ def choose(seen: Sequence[Seen], count: int, *, given: Iterable[str] = (), seed:
         "mistake": lambda: sorted((one for one in seen if one.wrong), key=lambda one: (-one.probability, one.name)),
         "doubtful": lambda: sorted(seen, key=lambda one: (one.margin, one.name)),
         "typical": lambda: _by_class(one for one in seen if not one.wrong),
-        "random": lambda: sorted(seen, key=lambda one: hashlib.sha256(f"{seed}:{one.digest}:{one.name}".encode(errors="replace")).digest()),
+        "random": lambda: sorted(
+            seen, key=lambda one: hashlib.sha256(f"{seed}:{one.digest}:{one.name}".encode(errors="replace")).digest()
+        ),
     }
     for why, ordered in lists.items():
         room = count - len(taken) if why == "random" else min(quota, count - len(taken))

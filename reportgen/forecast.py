@@ -23,7 +23,8 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
         spent: passes that were needed to make the plan itself (the look at the layers).
     """
     lines = [
-        f"model    {subject.model_name}: {made.resolution.model['architecture']}, {made.resolution.parameters:,} parameters",
+        f"model    {subject.model_name}: {made.resolution.model['architecture']}, {made.resolution.parameters:,} "
+        f"parameters",
         f"images   {len(subject.images)} found, {len(subject.skipped)} skipped",
         f"layers   {', '.join(made.resolution.defaults) or 'none that give maps'}",
     ]
@@ -45,8 +46,9 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
         merged = merge(p.needs for p in active)
         batches = -(-wanted // made.batch) if active else 0
         backwards, images = batches * len(merged.backwards), wanted if active else 0
+        passes = _passes(batches, images)
         lines.append(
-            f"4 examine  at most {wanted * len(active)} results about {wanted} exhibits: at most {_passes(batches, images)}, "
+            f"4 examine  at most {wanted * len(active)} results about {wanted} exhibits: at most {passes}, "
             f"{backwards} backward for every class explained"
         )
     lines += [_line(planned, store) for planned in made.planned if planned.name in made.shown]
@@ -84,7 +86,9 @@ def _line(planned: Planned, store: Store) -> str:
 
 
 def _megabytes(made: steps.Blueprint, wanted: int) -> float:
-    """Upper bound of what the exhibits and filters take: inputs, and for every technique one map a channel and layer."""
+    """Upper bound of what the exhibits and filters take: inputs, and for every technique one map a channel and
+    layer.
+    """
     height, width = made.resolution.pipeline["size"]
     total: float = wanted * height * width * (made.resolution.pipeline["channels"] * MAP_BYTES + 6)
     for planned in made.planned:

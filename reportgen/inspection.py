@@ -15,7 +15,8 @@ from reportgen.subject.subject import Subject
 
 
 def inspect(path: Path, *, arch: str | None = None, trust: bool = False) -> dict[str, Any]:
-    """Everything that can be said about a model file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened.
+    """Everything that can be said about a model file, as JSON values; with ``error`` and ``remedy`` where it cannot
+    be opened.
 
     Raises:
         ModelFileError: if there is no such file.
@@ -41,7 +42,12 @@ def inspect(path: Path, *, arch: str | None = None, trust: bool = False) -> dict
     found["output_kind"] = resolution.output_kind
     found["default_layers"] = list(resolution.defaults)
     found["layers"] = [
-        {"name": layer.name, "type": layer.type, "shape": list(layer.shape or layer.output), "parameters": layer.parameters}
+        {
+            "name": layer.name,
+            "type": layer.type,
+            "shape": list(layer.shape or layer.output),
+            "parameters": layer.parameters,
+        }
         for layer in resolution.layers
     ]
     return found

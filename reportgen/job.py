@@ -128,7 +128,9 @@ class Job(BaseModel):
     arch: str | None = _option(None, SUBJECT, "resnet50, torchvision:resnet50, timm:resnet50, package.module:callable")
     arch_arg: Assignments = _option({}, SUBJECT, "argument for the architecture; repeatable", "K=V")
     pythonpath: tuple[Path, ...] = _option((), SUBJECT, "where own code of --arch and --transform lies", "DIR")
-    weights: Literal["raw", "ema"] | None = _option(None, SUBJECT, "which of a checkpoint's weights (EMA where present)")
+    weights: Literal["raw", "ema"] | None = _option(
+        None, SUBJECT, "which of a checkpoint's weights (EMA where present)"
+    )
     num_classes: int | None = _option(None, SUBJECT, "number of classes", "N", ge=1)
     labels: Path | None = _option(None, SUBJECT, "class names: one a line, JSON list or dict", "FILE")
     output_kind: OutputKind = _option("auto", SUBJECT, "what the model returns")

@@ -13,7 +13,7 @@ from reportgen import forecast, steps
 from reportgen.errors import EntryVanished, OutOfMemory
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
-from reportgen.progress import Progress
+from reportgen.progress import SILENT, Progress
 from reportgen.result import Report
 from reportgen.store import Store
 from reportgen.subject.digests import DigestMemory
@@ -29,7 +29,7 @@ def audit(
     job: Job,
     *,
     model_id: str | None = None,
-    progress: Progress = Progress(),
+    progress: Progress = SILENT,
     command: str = "",
 ) -> Report:
     """Run an audit: the first five of the six steps; the sixth is `Report.write`.
@@ -67,9 +67,7 @@ def audit(
                 with timed(timings, "examine"):
                     examined = steps.examine(subject, made, scanned, store, laboratory, progress)
                 with timed(timings, "draw"):
-                    document = steps.draw(
-                        job, subject, made, scanned, examined, store, laboratory, timings, command
-                    )
+                    document = steps.draw(job, subject, made, scanned, examined, store, laboratory, timings, command)
                 break
             except OutOfMemory:
                 made = steps.halved(made, job, subject, store)

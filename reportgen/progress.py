@@ -53,5 +53,9 @@ class Progress:
                 tick(done)
 
 
+SILENT = Progress()
+"""Tells nothing."""
+
+
 def void(_value: object) -> None:
     """Drop a value."""

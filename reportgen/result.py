@@ -49,7 +49,8 @@ class Report:
         return all(one["status"] != "failed" for one in self.facts["techniques"].values())
 
     def write(self, target: str | Path) -> Path:
-        """Write the report as HTML, PDF or JSON, by the suffix of `target`. An earlier file stays until the new one is whole.
+        """Write the report as HTML, PDF or JSON, by the suffix of `target`. An earlier file stays until the new one
+        is whole.
 
         Raises:
             UsageError: for another suffix.
@@ -82,7 +83,8 @@ class Report:
 
         Args:
             technique: its name.
-            image: name of an exhibit (of any usable image for a technique of scope ``scan``); None for techniques about the
+            image: name of an exhibit (of any usable image for a technique of scope ``scan``); None for techniques
+            about the
                 model.
 
         Raises:
@@ -110,7 +112,9 @@ class Report:
             return found[image].row if technique == "predictions" else self._row(technique, found[image].digest)
         entry = self._store.get(planned.key(None if planned.technique.scope == "model" else self._case(image)))
         if entry is None:
-            raise UsageError(f"{technique!r} left no tensors in this report", str(planned.reason or "run the audit again"))
+            raise UsageError(
+                f"{technique!r} left no tensors in this report", str(planned.reason or "run the audit again")
+            )
         return entry.arrays
 
     def _row(self, technique: str, digest: str) -> Mapping[str, Array]:

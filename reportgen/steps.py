@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +12,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from reportgen import exhibits, summary
 from reportgen.engine.plan import (
-    BUCKETS,
     Batch,
     Planned,
     about_model,
-    bucket_of,
     plan_examination,
     settle,
 )
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.shards import Shards
-from reportgen.errors import EntryVanished, ImagesError, LayerError, ReportgenError, UsageError
+from reportgen.errors import EntryVanished, ImagesError, ReportgenError, UsageError
 from reportgen.exhibits import Choice, Seen
 from reportgen.figures.figure import Figure
 from reportgen.figures.tiles import photograph
@@ -36,7 +33,7 @@ from reportgen.store import Array, Store, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import ImageError, ImageRef, Skipped, decode
 from reportgen.subject.preprocessing import Pipeline, prepare
-from reportgen.subject.subject import Image, Subject
+from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
 from reportgen.summary import Predicted
 from reportgen.techniques import chosen
@@ -108,7 +105,8 @@ class Examined:
     seconds: Mapping[str, float]
 
 
-# 2 plan ----------------------------------------------------------------------------------------------------------------
+# 2 plan
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def resolve(job: Job, subject: Subject, store: Store, laboratory: Laboratory) -> Blueprint:
@@ -132,7 +130,9 @@ def blueprint(techniques: Sequence[Technique], resolution: Resolution, subject: 
 
 
 def halved(made: Blueprint, job: Job, subject: Subject, store: Store) -> Blueprint:
-    """The same with half the batch, and a record of it, so that the next run begins there. Raises OutOfMemory at one image."""
+    """The same with half the batch, and a record of it, so that the next run begins there. Raises OutOfMemory at one
+    image.
+    """
     from reportgen.errors import OutOfMemory
 
     if made.batch == 1:
@@ -158,7 +158,8 @@ def _record(store: Store, key: str, resolution: Resolution) -> None:
     store.put(key, {}, {"kind": "resolution", "resolution": resolution.to_json()})
 
 
-# 3 scan ----------------------------------------------------------------------------------------------------------------
+# 3 scan
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def open_shards(made: Blueprint, store: Store) -> dict[str, Shards]:
@@ -200,10 +201,10 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
             used.append(Predicted(image.name, image.digest, row, truth.get(image.name)))
     if not used:
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:3])
-        raise ImagesError(f"none of {len(skipped)} files is a usable image ({reasons})", "give JPEG, PNG or WebP images")
-    choices = exhibits.choose(
-        [_seen(one) for one in used], wanted_exhibits(job), given=job.exhibit, seed=job.seed
-    )
+        raise ImagesError(
+            f"none of {len(skipped)} files is a usable image ({reasons})", "give JPEG, PNG or WebP images"
+        )
+    choices = exhibits.choose([_seen(one) for one in used], wanted_exhibits(job), given=job.exhibit, seed=job.seed)
     by_name = {one.name: one for one in used}
     cases = tuple(_case(by_name[choice.name], job, made.resolution) for choice in choices)
     ordered = tuple(sorted(skipped, key=lambda one: one.name))
@@ -257,10 +258,14 @@ def class_named(word: str, resolution: Resolution) -> int:
     for index, label in enumerate(resolution.labels):
         if label.casefold() == word.casefold():
             return index
-    raise UsageError(f"--target {word!r} is no class of this model", f"use predicted, true, a class name or 0 to {resolution.classes - 1}")
+    raise UsageError(
+        f"--target {word!r} is no class of this model",
+        f"use predicted, true, a class name or 0 to {resolution.classes - 1}",
+    )
 
 
-# 4 examine -------------------------------------------------------------------------------------------------------------
+# 4 examine
+# -------------------------------------------------------------------------------------------------------------
 
 
 def examine(
@@ -289,9 +294,7 @@ def examine(
     return Examined(failures, frozenset(computed | {planned.name for planned in models}), worker.seconds)
 
 
-def _batches(
-    worker: Worker, batches: Sequence[Batch], pictures: Pictures, failures: dict[str, str]
-) -> Iterator[int]:
+def _batches(worker: Worker, batches: Sequence[Batch], pictures: Pictures, failures: dict[str, str]) -> Iterator[int]:
     for batch in batches:
         failures.update(worker.examine(batch, {case.digest: pictures.input(case.digest) for case in batch.cases}))
         yield len(batch.cases)
@@ -301,7 +304,8 @@ def _batches(
 class Pictures:
     """Exhibits as the network saw them, kept in the store: a warm run decodes nothing.
 
-    An entry holds ``input`` (C,H,W) float32, ``fitted`` (H,W,3) or (H,W) uint8 before normalisation, and ``original`` (h,w,3)
+    An entry holds ``input`` (C,H,W) float32, ``fitted`` (H,W,3) or (H,W) uint8 before normalisation, and ``original``
+    (h,w,3)
     uint8, the whole image upright and reduced.
     """
 
@@ -378,7 +382,8 @@ def provenance(resolution: Resolution) -> dict[str, Any]:
     return {"made": summary.today(), "device": resolution.numerics["device"], "versions": library_versions()}
 
 
-# 5 draw ----------------------------------------------------------------------------------------------------------------
+# 5 draw
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def draw(

@@ -91,7 +91,8 @@ class Store:
                 self._objects = self.root / "objects"  # read-only: still worth reading
             else:
                 raise StoreError(
-                    f"the cache directory cannot be used: {error.strerror}", "give --cache-dir another one, or --no-cache"
+                    f"the cache directory cannot be used: {error.strerror}",
+                    "give --cache-dir another one, or --no-cache",
                 ) from None
         self.base = self._objects.parent
 

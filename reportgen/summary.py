@@ -77,7 +77,9 @@ def prediction_facts(one: Predicted, resolution: Resolution) -> dict[str, Any]:
 def model_facts(subject: Subject, resolution: Resolution) -> dict[str, Any]:
     """The entry ``model``."""
     file = resolution.model
-    told = {name: file.get(name) for name in ("format", "safe", "architecture", "how", "weights", "prefix", "container")}
+    told = {
+        name: file.get(name) for name in ("format", "safe", "architecture", "how", "weights", "prefix", "container")
+    }
     return {
         "file": subject.model_name,
         "sha256": subject.sha256,
@@ -93,7 +95,12 @@ def model_facts(subject: Subject, resolution: Resolution) -> dict[str, Any]:
         "labels_from": file.get("labels_from"),
         "stray": list(file.get("stray") or ()),
         "layers": [
-            {"name": layer.name, "type": layer.type, "shape": list(layer.shape or layer.output), "parameters": layer.parameters}
+            {
+                "name": layer.name,
+                "type": layer.type,
+                "shape": list(layer.shape or layer.output),
+                "parameters": layer.parameters,
+            }
             for layer in resolution.layers
         ],
         "default_layers": list(resolution.defaults),
@@ -148,7 +155,11 @@ def environment_facts(resolution: Resolution) -> dict[str, Any]:
 
 
 def subject_findings(
-    subject: Subject, resolution: Resolution, used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str]
+    subject: Subject,
+    resolution: Resolution,
+    used: Sequence[Predicted],
+    skipped: Sequence[Skipped],
+    unmatched: Sequence[str],
 ) -> list[Finding]:
     """What follows from how the subject was opened and read."""
     found = [
@@ -167,14 +178,17 @@ def _about_preprocessing(resolution: Resolution) -> list[Finding]:
     names = ", ".join(assumed)
     if sure:
         detail = _(
-            "The file does not say how images are prepared. What the architecture's published weights expect was used for: "
+            "The file does not say how images are prepared. What the architecture's published weights expect was "
+            "used for: "
             "{names}. Give --input-size, --resize, --mean and --std to decide otherwise.",
             names=names,
         )
     else:
         detail = _(
-            "The file does not say how images are prepared, and its head is not that of published weights, so it was trained "
-            "by somebody else, perhaps otherwise. Assumed: {names}. If the assumption is wrong, every result below is about "
+            "The file does not say how images are prepared, and its head is not that of published weights, so it "
+            "was trained "
+            "by somebody else, perhaps otherwise. Assumed: {names}. If the assumption is wrong, every result below "
+            "is about "
             "images the model was not made for. Ask who trained it, and give --input-size, --resize, --mean and --std.",
             names=names,
         )
@@ -208,7 +222,8 @@ def _about_file(subject: Subject, resolution: Resolution) -> list[Finding]:
                 subject=str(file["architecture"]),
                 title=_("The architecture was recognised, not known"),
                 detail=_(
-                    "The names and shapes of the weights are those of {architecture}; the file itself does not name it. {also} "
+                    "The names and shapes of the weights are those of {architecture}; the file itself does not "
+                    "name it. {also} "
                     "Give --arch to decide.",
                     architecture=file["architecture"],
                     also=also,
@@ -255,7 +270,11 @@ def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatch
                 severity="notice",
                 subject=broken[0].name,
                 title=_("Some images could not be used"),
-                detail=_("{n} of {all} were skipped; the appendix lists each with its reason.", n=len(broken), all=len(used) + len(skipped)),
+                detail=_(
+                    "{n} of {all} were skipped; the appendix lists each with its reason.",
+                    n=len(broken),
+                    all=len(used) + len(skipped),
+                ),
                 value=len(broken),
                 threshold=1,
                 n=len(used) + len(skipped),
@@ -270,13 +289,15 @@ def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatch
                 subject="",
                 title=_("No image has a known true class"),
                 detail=_(
-                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into folders named by "
+                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
+                    "folders named by "
                     "class; {n} folders are called like no class.",
                     n=len(unmatched),
                 )
                 if unmatched
                 else _(
-                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into folders named by "
+                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
+                    "folders named by "
                     "class."
                 ),
             )

@@ -1,6 +1,7 @@
 """Sentences a reader sees: marked where they are written, translated when a document is written.
 
-``report.json`` and findings are language-neutral, so a sentence travels as a `Message` (template and parameters) until a
+``report.json`` and findings are language-neutral, so a sentence travels as a `Message` (template and parameters)
+until a
 document is rendered in some language. Plain ``str(message)`` is English.
 """
 

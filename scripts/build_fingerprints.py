@@ -1,6 +1,7 @@
 """Makes the data by which weights are recognised: ``reportgen/subject/data/fingerprints.npz``.
 
-Every architecture of torchvision and timm is built twice without memory for its weights, with two numbers of classes: what
+Every architecture of torchvision and timm is built twice without memory for its weights, with two numbers of classes:
+what
 differs is its head. Run it again when either library brings new architectures. Takes some minutes on one core.
 """
 
@@ -28,12 +29,29 @@ TARGET = Path(__file__).parent.parent / "reportgen" / "subject" / "data" / DATA
 # attributes that follow from the input size or say nothing about the function
 SILENT = frozenset(
     (
-        "training", "img_size", "grid_size", "num_patches", "input_size", "default_cfg", "pretrained_cfg", "num_classes", "feat_size",
-        "input_resolution", "feature_info", "window_size", "target_window_size", "window_area", "shift_size", "attn_area", "in_chans",
-        "in_channels", "in_features", "out_features", "out_channels", "transform_input", "image_size", "seq_length",
-        "dynamic_img_size", "num_pooled_features", "head_hidden_size", "drop_rate", "global_pool", "p", "p_drop",
+        *("training", "transform_input", "p", "p_drop", "drop_rate", "default_cfg", "pretrained_cfg", "feature_info"),
+        *("img_size", "image_size", "input_size", "input_resolution", "grid_size", "feat_size", "num_patches"),
+        *(
+            "dynamic_img_size",
+            "seq_length",
+            "window_size",
+            "target_window_size",
+            "window_area",
+            "shift_size",
+            "attn_area",
+        ),
+        *(
+            "in_chans",
+            "in_channels",
+            "in_features",
+            "out_features",
+            "out_channels",
+            "num_classes",
+            "num_pooled_features",
+        ),
+        *("head_hidden_size", "global_pool"),
     )
-)  # fmt: skip
+)
 
 
 def plain(value: Any) -> Any:
@@ -121,8 +139,12 @@ def main() -> int:
         numbers += own
     save(table, numbers)
     distinct = len({tuple(numbers[row["start"] : row["stop"]]) for row in table})
-    print(f"torchvision {version('torchvision')}, timm {version('timm')}: {len(table)} architectures, {distinct} distinct")
-    print(f"{len(numbers)} numbers, {TARGET.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - begin:.0f} s; left out:")
+    print(
+        f"torchvision {version('torchvision')}, timm {version('timm')}: {len(table)} architectures, {distinct} distinct"
+    )
+    print(
+        f"{len(numbers)} numbers, {TARGET.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - begin:.0f} s; left out:"
+    )
     print("\n".join(failed) or "none")
     return 0
 

@@ -1,4 +1,6 @@
-"""Networks with random weights that behave like trained ones: heads are not zero, statistics are those of real activations."""
+"""Networks with random weights that behave like trained ones: heads are not zero, statistics are those of real
+activations.
+"""
 
 from __future__ import annotations
 

@@ -57,16 +57,22 @@ def test_torch_is_imported_in_subject_and_engine_only() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["from reportgen.cli import main; main(['techniques'])", "import reportgen.pipeline, reportgen.result", "import reportgen"],
+    [
+        "from reportgen.cli import main; main(['techniques'])",
+        "import reportgen.pipeline, reportgen.result",
+        "import reportgen",
+    ],
 )
 def test_torch_stays_away(statement: str) -> None:
-    code = f"import sys; {statement}; print(sorted({{'torch', 'torchvision', 'timm', 'matplotlib', 'weasyprint'}} & set(sys.modules)))"
+    heavy = "{'torch', 'torchvision', 'timm', 'matplotlib', 'weasyprint'}"
+    code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_help_imports_little() -> None:
-    code = "import sys\nfrom reportgen.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\nprint(len(sys.modules), 'numpy' in sys.modules)"
+    code = "import sys\nfrom reportgen.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+    code += "print(len(sys.modules), 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     count, numpy = done.stdout.splitlines()[-1].split()
     assert numpy == "False"

@@ -29,7 +29,19 @@ def test_flags_toml_and_api_say_the_same(tmp_path: Path) -> None:
     )
     toml = Job.from_options(read_toml(None, tmp_path))
     flags = from_flags(
-        *("--preset quick --mean 0.1,0.2,0.3 --layers layer3,layer4 --cache-size 2GB --input-size 128x96 --bgr").split(),
+        *[
+            "--preset",
+            "quick",
+            "--mean",
+            "0.1,0.2,0.3",
+            "--layers",
+            "layer3,layer4",
+            "--cache-size",
+            "2GB",
+            "--input-size",
+            "128x96",
+            "--bgr",
+        ],
         "--set",
         "class_activation.methods=cam,grad_cam",
     )
@@ -44,7 +56,7 @@ def test_flags_toml_and_api_say_the_same(tmp_path: Path) -> None:
             "techniques": {"class_activation": {"methods": ("cam", "grad_cam")}},
         }
     )
-    assert [technique for technique in chosen(toml)] == [technique for technique in chosen(flags)] == list(chosen(api))
+    assert list(chosen(toml)) == list(chosen(flags)) == list(chosen(api))
     exclude = {"techniques"}
     assert toml.model_dump(exclude=exclude) == flags.model_dump(exclude=exclude) == api.model_dump(exclude=exclude)
 
@@ -97,7 +109,9 @@ def test_preset_gives_way_to_options_and_those_to_the_technique() -> None:
     own = {
         technique.name: technique
         for technique in chosen(
-            Job.from_options({"layers": "layer1", "techniques": {"feature_maps": {"layers": "layer2,layer3", "channels": "0,1"}}})
+            Job.from_options(
+                {"layers": "layer1", "techniques": {"feature_maps": {"layers": "layer2,layer3", "channels": "0,1"}}}
+            )
         )
     }
     assert own["class_activation"].layers == ("layer1",)
@@ -107,7 +121,9 @@ def test_preset_gives_way_to_options_and_those_to_the_technique() -> None:
 
 
 def test_canonical_options_hold_no_folder() -> None:
-    job = Job.from_options({"labels": Path("/home/someone/names.txt"), "cache_dir": Path("/home/someone/c"), "preset": "quick"})
+    job = Job.from_options(
+        {"labels": Path("/home/someone/names.txt"), "cache_dir": Path("/home/someone/c"), "preset": "quick"}
+    )
     assert job.canonical() == {"labels": "names.txt", "preset": "quick"}
     assert "/home" not in command_of("/home/someone/m.pt", ["/home/someone/images/"], job)
 
@@ -130,7 +146,12 @@ def test_flag_names() -> None:
     ],
 )
 def test_errors_are_two_lines_at_most(
-    words: list[str], code: int, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    words: list[str],
+    code: int,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REPORTGEN_CACHE_DIR", str(tmp_path / "cache"))

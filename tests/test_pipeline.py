@@ -49,7 +49,7 @@ def photographs(folder: Path, count: int, *, start: int = 0) -> None:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("REPORTGEN_CACHE_DIR", str(tmp_path / "cache"))
-    yield tmp_path / "cache"
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,16 @@ def test_second_run_calls_nothing_and_draws_the_same(tmp_path: Path, network: nn
     second = reportgen.audit(model, tmp_path / "images", model_id="one", **QUICK)
     assert model.calls == []
     assert second.facts["passes"]["forward"]["batches"] == 0
-    pictures = [[p.picture.digest for s in r.document.sections for f in s.figures for row in f.rows for p in row.panels if p] for r in (first, second)]
+    pictures = [
+        [p.picture.digest for s in r.document.sections for f in s.figures for row in f.rows for p in row.panels if p]
+        for r in (first, second)
+    ]
     assert pictures[0] == pictures[1]
     assert pictures[0]
     for name in ("results", "figures", "status"):
-        assert [one[name] for one in first.facts["techniques"].values()] == [one[name] for one in second.facts["techniques"].values()]
+        assert [one[name] for one in first.facts["techniques"].values()] == [
+            one[name] for one in second.facts["techniques"].values()
+        ]
 
 
 def test_adding_an_image_computes_that_image_only(tmp_path: Path, network: nn.Module, cache: Path) -> None:
@@ -114,7 +119,9 @@ def test_a_title_computes_nothing(tmp_path: Path, network: nn.Module) -> None:
     model = Counting(network)
     reportgen.audit(model, tmp_path / "images", model_id="one", **QUICK)
     model.calls.clear()
-    report = reportgen.audit(model, tmp_path / "images", model_id="one", title="Other", author="Nobody", paper="letter", **QUICK)
+    report = reportgen.audit(
+        model, tmp_path / "images", model_id="one", title="Other", author="Nobody", paper="letter", **QUICK
+    )
     assert model.calls == []
     assert report.document.style.title == "Other"
 
@@ -211,7 +218,10 @@ def test_truth_makes_mistakes_exhibits_with_two_classes(tmp_path: Path, network:
     assert report.facts["metrics"]["accuracy"]["value"] == pytest.approx(5 / 6)
     assert report.facts["images"]["exhibits"][0] == {"image": "003.png", "why": "mistake"}
     maps = report.tensors("class_activation", image="003.png")
-    assert {name.rpartition("/")[2] for name in maps} == {str(predicted["003.png"]), str((predicted["003.png"] + 1) % 10)}
+    assert {name.rpartition("/")[2] for name in maps} == {
+        str(predicted["003.png"]),
+        str((predicted["003.png"] + 1) % 10),
+    }
     # one backward for the predicted classes of the batch, one for the true class of the mistake
     assert report.facts["passes"]["backward"] == {"batches": 2, "samples": 5}
 
@@ -249,7 +259,12 @@ def test_live_images_and_datasets(network: nn.Module) -> None:
 
 def test_unknown_names_are_refused(tmp_path: Path, network: nn.Module) -> None:
     photographs(tmp_path / "images", 1)
-    for options in ({"layers": "layer9"}, {"channels": "0,99999", "layers": "layer1"}, {"target": "dragon"}, {"exhibit": "x.png"}):
+    for options in (
+        {"layers": "layer9"},
+        {"channels": "0,99999", "layers": "layer1"},
+        {"target": "dragon"},
+        {"exhibit": "x.png"},
+    ):
         with pytest.raises(reportgen.errors.ReportgenError) as caught:
             reportgen.audit(network, tmp_path / "images", **{**QUICK, **options})
         assert len(str(caught.value).splitlines()) <= 2
@@ -294,12 +309,15 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, network: nn.Module, c
 RUN = """
 import sys, json, reportgen
 report = reportgen.audit(sys.argv[1], sys.argv[2], preset="quick", exhibits=12, batch_size=2)
-print(json.dumps({"torch": "torch" in sys.modules, "passes": report.facts["passes"], "techniques": report.facts["techniques"]}))
+told = {"torch": "torch" in sys.modules, **{name: report.facts[name] for name in ("passes", "techniques")}}
+print(json.dumps(told))
 """
 
 
 def run(model: Path, images: Path) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", RUN, str(model), str(images)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(model), str(images)], capture_output=True, text=True, check=True
+    )
     return dict(json.loads(done.stdout))
 
 
@@ -322,4 +340,6 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path, cache: Path) -> None
     warm = run(tmp_path / "m.pt", tmp_path / "images")
     assert warm["torch"] is False
     assert warm["passes"]["forward"]["batches"] == 0
-    assert [one["results"] for one in warm["techniques"].values()] == [one["results"] for one in resumed["techniques"].values()]
+    assert [one["results"] for one in warm["techniques"].values()] == [
+        one["results"] for one in resumed["techniques"].values()
+    ]

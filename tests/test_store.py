@@ -14,7 +14,11 @@ from reportgen import store as module
 from reportgen.errors import StoreError
 from reportgen.store import Store, key_of
 
-ARRAYS = {"a/b": np.arange(12, dtype=np.float32).reshape(3, 4), "empty": np.zeros((0, 2), np.int64), "one": np.float16([1.5])}
+ARRAYS = {
+    "a/b": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "empty": np.zeros((0, 2), np.int64),
+    "one": np.float16([1.5]),
+}
 FACTS = {"kind": "test", "words": 'a "quoted" ü', "list": [1, 2.5, None]}
 
 

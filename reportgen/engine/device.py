@@ -22,7 +22,9 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
-        raise UsageError(f"the device {wanted!r} is not available", "use --device cpu, cuda, cuda:1, mps or auto") from None
+        raise UsageError(
+            f"the device {wanted!r} is not available", "use --device cpu, cuda, cuda:1, mps or auto"
+        ) from None
     return device
 
 

@@ -15,7 +15,9 @@ from reportgen.engine.resolution import Layer, Layout, PooledHead
 
 MOST_DEFAULTS = 5
 IMAGES = 2
-"""Images looked at: an output that is no batch of two (a table of positions, windows in a row) does not depend on the image alone."""
+"""Images looked at: an output that is no batch of two (a table of positions, windows in a row) does not depend on the
+image alone.
+"""
 MOST_PREFIX = 8
 """A class token, a distillation token and registers: more tokens than this in excess of a grid are no prefix."""
 
@@ -55,7 +57,9 @@ def first_tensor(output: object) -> Tensor | None:
 
 
 def as_maps(output: Tensor, layer: Layer) -> Tensor:
-    """A layer's output as (n, C, h, w): channels moved to the front, prefix tokens set aside and tokens put into their grid."""
+    """A layer's output as (n, C, h, w): channels moved to the front, prefix tokens set aside and tokens put into
+    their grid.
+    """
     if layer.layout == "channels-first":
         return output
     if layer.layout == "channels-last":
@@ -197,7 +201,9 @@ def _layer(name: str, part: nn.Module, seen: _Recorder, size: tuple[int, int]) -
 
 
 def _mark_unexplaining(layers: list[Layer], outputs: dict[str, Tensor], scores: Tensor) -> list[Layer]:
-    """Mark the layers on whose patch tokens no class score depends: behind the last attention only the class token counts."""
+    """Mark the layers on whose patch tokens no class score depends: behind the last attention only the class token
+    counts.
+    """
     asked = [layer for layer in layers if layer.prefix and layer.name in outputs]
     if not asked:
         return layers
@@ -242,7 +248,8 @@ def _pooled_head(
 def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
     """For each resolution above 1×1 the outermost module with that output, and the last of these; the five deepest.
 
-    Modules that only pass on what they get (dropout, pooling) do not count where another stands beside them; modules on whose
+    Modules that only pass on what they get (dropout, pooling) do not count where another stands beside them; modules
+    on whose
     maps no class score depends are looked through.
     """
     blind = {layer.name for layer in layers if not layer.explains}
@@ -262,7 +269,8 @@ def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
 
 
 def blocks(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Outermost modules that hold others, stand in a container, and are none themselves: the repeated units of a network.
+    """Outermost modules that hold others, stand in a container, and are none themselves: the repeated units of a
+    network.
 
     The network itself counts as a container of those of its children whose class occurs twice.
     """

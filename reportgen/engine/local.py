@@ -86,7 +86,8 @@ class Worker:
                 one.put(digest, {name: values[row] for name, values in computed.items()})
 
     def examine(self, batch: Batch, inputs: Mapping[str, Array]) -> dict[str, str]:
-        """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by technique.
+        """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by
+        technique.
 
         Args:
             batch: what to do.

@@ -24,7 +24,11 @@ class FinalNonlinearity(TorchFunctionMode):
         self._last: tuple[str, Tensor, Tensor] | None = None
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         name = getattr(func, "__name__", "")
         kind = _KINDS.get(name.rstrip("_"))
@@ -46,7 +50,8 @@ class FinalNonlinearity(TorchFunctionMode):
 
 
 def as_matrix(output: object) -> Tensor:
-    """The (n, outputs) tensor in what a model returned: a tensor, or the first fitting part of a tuple, dict or dataclass.
+    """The (n, outputs) tensor in what a model returned: a tensor, or the first fitting part of a tuple, dict or
+    dataclass.
 
     Raises:
         PassError: if there is none.

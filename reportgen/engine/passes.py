@@ -43,7 +43,9 @@ class Counts:
 
 @contextmanager
 def prepared(module: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """The module in evaluation mode with frozen parameters on `device`; afterwards exactly as it was, whatever happens."""
+    """The module in evaluation mode with frozen parameters on `device`; afterwards exactly as it was, whatever
+    happens.
+    """
     modes = [(part, part.training) for part in module.modules()]
     frozen = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     home = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), device)
@@ -90,7 +92,9 @@ class Trace:
         return as_maps(self.outputs[name].detach(), self.resolution.layer(name))[: self.count]
 
     def gradient(self, place: int, name: str) -> Tensor:
-        """(n, C, h, w) derivative of the score that was the `place`-th seed, with respect to a tapped layer or the input."""
+        """(n, C, h, w) derivative of the score that was the `place`-th seed, with respect to a tapped layer or the
+        input.
+        """
         return self._gradients[place, name]
 
     def backward(self, place: int, classes: Sequence[int | None], wrt: Sequence[str], *, keep: bool) -> None:
@@ -198,7 +202,13 @@ class _Taps:
     """Hooks that note the outputs of layers during one forward."""
 
     def __init__(
-        self, resolution: Resolution, names: tuple[str, ...], wrt: frozenset[str], outputs: dict[str, Tensor], *, stop: bool
+        self,
+        resolution: Resolution,
+        names: tuple[str, ...],
+        wrt: frozenset[str],
+        outputs: dict[str, Tensor],
+        *,
+        stop: bool,
     ) -> None:
         self._calls = {name: max(resolution.layer(name).calls, 1) for name in names}
         self._remaining = set(names)

@@ -118,7 +118,9 @@ def merge(needs: Iterable[Needs]) -> Merged:
 
 @dataclass(frozen=True)
 class Batch:
-    """One unit of work: some images, the techniques that miss something about any of them, and the passes that serve these."""
+    """One unit of work: some images, the techniques that miss something about any of them, and the passes that serve
+    these.
+    """
 
     cases: tuple[Case, ...]
     techniques: tuple[Planned, ...]
@@ -149,13 +151,13 @@ def plan_examination(planned: Sequence[Planned], cases: Sequence[Case], store: S
     active = [p for p in planned if p.technique.scope == "exhibit" and p.reason is None]
     lacking = {case: tuple(p for p in active if not store.has(p.key(case))) for case in cases}
     missing = sum(len(techniques) for techniques in lacking.values())
-    return Examination(
-        tuple(_batches(lacking, size)), stored=len(active) * len(lacking) - missing, missing=missing
-    )
+    return Examination(tuple(_batches(lacking, size)), stored=len(active) * len(lacking) - missing, missing=missing)
 
 
 def _batches(lacking: Mapping[Case, tuple[Planned, ...]], size: int) -> Iterator[Batch]:
-    """Images that lack the same techniques go together, those with the most targets first, so that few batches need more backwards."""
+    """Images that lack the same techniques go together, those with the most targets first, so that few batches need
+    more backwards.
+    """
     groups: dict[tuple[str, ...], list[Case]] = {}
     for case, techniques in lacking.items():
         if techniques:

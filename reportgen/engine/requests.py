@@ -1,6 +1,7 @@
 """What a technique may ask of the engine. Declares, computes nothing, and imports no torch.
 
-The kinds are few on purpose: the planner merges equal requests of all techniques, so that one forward and one backward per
+The kinds are few on purpose: the planner merges equal requests of all techniques, so that one forward and one
+backward per
 distinct origin and rule serve everybody. The table in ``CONTRIBUTING.md`` shows which technique needs which.
 """
 

@@ -139,7 +139,9 @@ class Resolution:
             self.layer(word)
         mapped = [layer.name for layer in found if layer.shape]
         if not mapped:
-            raise LayerError(f"the output of layer {word!r} cannot be read as maps", "choose a layer before the pooling")
+            raise LayerError(
+                f"the output of layer {word!r} cannot be read as maps", "choose a layer before the pooling"
+            )
         return mapped
 
     def label(self, index: int) -> str:
@@ -173,7 +175,9 @@ def choose_channels(wanted: str, count: int) -> tuple[int, ...]:
     try:
         channels = tuple(int(part) for part in wanted.split(","))
     except ValueError:
-        raise LayerError(f"channels {wanted!r} are not of a known form", "use even:16, top:16, all or 0,10,20") from None
+        raise LayerError(
+            f"channels {wanted!r} are not of a known form", "use even:16, top:16, all or 0,10,20"
+        ) from None
     for channel in channels:
         if not 0 <= channel < count:
             raise LayerError(f"there is no channel {channel} among {count}", f"channels are 0 to {count - 1}")

@@ -43,7 +43,9 @@ def environment() -> Environment:
     )
     translations = gettext.NullTranslations()
     made.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
-    made.filters["words"] = lambda value: value.translated(translations.gettext) if isinstance(value, Message) else str(value)
+    made.filters["words"] = lambda value: (
+        value.translated(translations.gettext) if isinstance(value, Message) else str(value)
+    )
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
     made.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"
@@ -55,7 +57,9 @@ def environment() -> Environment:
 
 @pass_context
 def _softly(context: Context, value: object) -> Markup:
-    """On the screen a long word may break after ``_``, ``.``, ``/``, ``:`` and ``-``; on paper the style sheet sees to it."""
+    """On the screen a long word may break after ``_``, ``.``, ``/``, ``:`` and ``-``; on paper the style sheet sees
+    to it.
+    """
     if context["medium"] == "print":
         return Markup("{}").format(value)
     parts = [Markup("{}").format(part) for part in re.split("(?<=[_./:-])", str(value))]

@@ -210,7 +210,9 @@ class Refusal(_Part):
 
 def json_bytes(facts: Mapping[str, Any]) -> bytes:
     """UTF-8, two spaces, a newline at the end. A number that JSON cannot say (infinite, undefined) becomes null."""
-    return (json.dumps(_finite(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+    return (json.dumps(_finite(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _finite(value: Any) -> Any:

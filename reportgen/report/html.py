@@ -47,7 +47,8 @@ def _policy(css: str, script: str) -> str:
     def digest(text: str) -> str:
         return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
-    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest(css)}'; script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
+    allowed = f"img-src data:; style-src 'sha256-{digest(css)}'; script-src 'sha256-{digest(script)}'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
 
 
 def _island(facts: Mapping[str, Any]) -> Markup:
@@ -82,21 +83,23 @@ class _Pictures:
             return Markup(
                 '<svg class="picture{}" role="img" aria-label="{}" viewBox="0 0 {} {}"><use href="#p-{}"></use></svg>'
             ).format(kind, alt, picture.width, picture.height, picture.digest)
-        return Markup('<img class="picture{}" alt="{}" width="{}" height="{}" src="{}" loading="lazy" decoding="async">').format(
-            kind, alt, picture.width, picture.height, _data(picture)
-        )
+        return Markup(
+            '<img class="picture{}" alt="{}" width="{}" height="{}" src="{}" loading="lazy" decoding="async">'
+        ).format(kind, alt, picture.width, picture.height, _data(picture))
 
     def symbols(self) -> Markup:
         """Definitions of the shared pictures."""
         if not self._shared:
             return Markup("")
         parts = [
-            Markup('<symbol id="p-{}" viewBox="0 0 {} {}"><image width="{}" height="{}" href="{}"></image></symbol>').format(
-                digest, p.width, p.height, p.width, p.height, _data(p)
-            )
+            Markup(
+                '<symbol id="p-{}" viewBox="0 0 {} {}"><image width="{}" height="{}" href="{}"></image></symbol>'
+            ).format(digest, p.width, p.height, p.width, p.height, _data(p))
             for digest, p in sorted(self._shared.items())
         ]
-        return Markup('<svg class="symbols" aria-hidden="true" width="0" height="0">{}</svg>').format(Markup("").join(parts))
+        return Markup('<svg class="symbols" aria-hidden="true" width="0" height="0">{}</svg>').format(
+            Markup("").join(parts)
+        )
 
 
 def _data(picture: Picture) -> str:

@@ -17,11 +17,14 @@ def check_writable(target: Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"the folder for {target.name!r} does not exist", "make it first")
     if not os.access(folder, os.W_OK):
-        raise OutputError(f"the folder for {target.name!r} cannot be written", "check its permissions, or give -o another one")
+        raise OutputError(
+            f"the folder for {target.name!r} cannot be written", "check its permissions, or give -o another one"
+        )
 
 
 def write_atomically(target: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `target` and rename it: the previous file stays until the new one is whole.
+    """Write `data` under a temporary name beside `target` and rename it: the previous file stays until the new one is
+    whole.
 
     A symbolic link is followed, so that the link stays and its file changes.
 

@@ -94,7 +94,8 @@ def _fetcher(pictures: Mapping[str, Picture]) -> Any:
     return Memory()
 
 
-# fonts -----------------------------------------------------------------------------------------------------------------
+# fonts
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -110,7 +111,10 @@ def font_file(name: str) -> Path:
     stem = f"Source{family.title()}Pro-{style}"
     found = [entry for entry in Path(str(files(package))).rglob(f"{stem}*") if entry.suffix.lower() in (".otf", ".ttf")]
     if not found:
-        raise OutputError(f"the package {package.replace('_', '-')} holds no font {stem}", f"pip install -U {package.replace('_', '-')}")
+        raise OutputError(
+            f"the package {package.replace('_', '-')} holds no font {stem}",
+            f"pip install -U {package.replace('_', '-')}",
+        )
     return sorted(found)[0]
 
 

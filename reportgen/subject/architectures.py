@@ -67,7 +67,8 @@ def timm_names() -> tuple[str, ...]:
 
 
 def qualified(name: str) -> str:
-    """``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable`` for what a user or a file calls an architecture.
+    """``torchvision:NAME``, ``timm:NAME`` or ``package.module:callable`` for what a user or a file calls an
+    architecture.
 
     A bare name is torchvision's first, then timm's; timm's pretrained tags (``name.tag``) are accepted.
 
@@ -94,12 +95,19 @@ def qualified(name: str) -> str:
 
 def _unknown(name: str, known: Iterable[str]) -> ArchitectureError:
     close = difflib.get_close_matches(name, tuple(known), n=4, cutoff=0.5)
-    nearest = f"the nearest names are {', '.join(close)}" if close else "give --arch package.module:callable for your own"
+    nearest = (
+        f"the nearest names are {', '.join(close)}" if close else "give --arch package.module:callable for your own"
+    )
     return ArchitectureError(f"there is no architecture {name!r} in torchvision or timm", nearest)
 
 
 def construct(
-    name: str, *, classes: int | None, channels: int | None, keys: Iterable[str] = (), arguments: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    classes: int | None,
+    channels: int | None,
+    keys: Iterable[str] = (),
+    arguments: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The module of a qualified name; its random weights are zeros (own code keeps its own initialisation).
 
@@ -127,7 +135,9 @@ def construct(
         raise
     except Exception as error:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise ArchitectureError(f"the architecture {name!r} cannot be built: {words}", "check --arch and --arch-arg") from error
+        raise ArchitectureError(
+            f"the architecture {name!r} cannot be built: {words}", "check --arch and --arch-arg"
+        ) from error
 
 
 class _NoRandomFill(TorchFunctionMode):
@@ -137,11 +147,15 @@ class _NoRandomFill(TorchFunctionMode):
         named = kwargs or {}
         if getattr(func, "__name__", "") in ("normal_", "uniform_"):
             tensor = args[0] if args else named["tensor"]  # methods have the tensor in front, torch.nn.init names it
-            return tensor.detach().zero_()  # zeros and not what lay there: truncated distributions are drawn until they fit
+            return (
+                tensor.detach().zero_()
+            )  # zeros and not what lay there: truncated distributions are drawn until they fit
         return func(*args, **named)
 
 
-def _torchvision(bare: str, classes: int | None, channels: int | None, keys: set[str], given: dict[str, Any]) -> nn.Module:
+def _torchvision(
+    bare: str, classes: int | None, channels: int | None, keys: set[str], given: dict[str, Any]
+) -> nn.Module:
     import torchvision
 
     if classes is not None:
@@ -181,7 +195,9 @@ def _timm(bare: str, classes: int | None, channels: int | None, given: dict[str,
     try:
         import timm
     except ImportError:
-        raise ArchitectureError(f"timm:{bare} needs timm, which is not installed", "pip install 'reportgen[timm]'") from None
+        raise ArchitectureError(
+            f"timm:{bare} needs timm, which is not installed", "pip install 'reportgen[timm]'"
+        ) from None
     if classes is not None:
         given.setdefault("num_classes", classes)
     if channels is not None:
@@ -198,7 +214,9 @@ def _own(name: str, given: dict[str, Any]) -> nn.Module:
         raise ArchitectureError(f"{name!r} cannot be imported: {error}", "give its folder as --pythonpath") from None
     model = made(**given)
     if not isinstance(model, nn.Module):
-        raise ArchitectureError(f"{name!r} makes a {type(model).__name__}, not a torch.nn.Module", "name a class or a function")
+        raise ArchitectureError(
+            f"{name!r} makes a {type(model).__name__}, not a torch.nn.Module", "name a class or a function"
+        )
     return model
 
 
@@ -217,7 +235,8 @@ def _literal(value: Any) -> Any:
     return value
 
 
-# what is published -----------------------------------------------------------------------------------------------------
+# what is published
+# -----------------------------------------------------------------------------------------------------
 
 
 def published(name: str, own: Mapping[str, Any] | None = None) -> Published | None:
@@ -236,7 +255,7 @@ def published(name: str, own: Mapping[str, Any] | None = None) -> Published | No
         import timm
 
         cfg = timm.get_pretrained_cfg(bare)
-        return _from_cfg(cfg.to_dict(), f"{bare}.{cfg.tag}" if cfg.tag else bare) if cfg is not None else None
+        return _from_cfg(vars(cfg), f"{bare}.{cfg.tag}" if cfg.tag else bare) if cfg is not None else None
     return None
 
 

@@ -80,7 +80,9 @@ class Container:
     _cache: dict[str, torch.Tensor] | None = None
 
     def tensor(self, spec: TensorSpec | Tensor) -> Tensor:
-        """The real tensor; shares memory with others of its storage. Raises ModelFileError if it reaches beyond its storage."""
+        """The real tensor; shares memory with others of its storage. Raises ModelFileError if it reaches beyond its
+        storage.
+        """
         if isinstance(spec, Tensor):
             return spec
         assert self._records is not None
@@ -93,7 +95,9 @@ class Container:
             self._cache[spec.storage.key] = raw
         dtype = DTYPES.get(spec.dtype or spec.storage.dtype)
         if dtype is None:
-            raise ModelFileError(f"the file holds tensors of type {spec.dtype}, which are not supported", "save it as float32")
+            raise ModelFileError(
+                f"the file holds tensors of type {spec.dtype}, which are not supported", "save it as float32"
+            )
         if 0 in spec.size:
             return torch.empty(spec.size, dtype=dtype)
         last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
@@ -114,7 +118,9 @@ class _ZipRecords(Mapping[str, bytes]):
         try:
             return self._archive.read(self._names[key])
         except (KeyError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
-            raise ModelFileError(f"the file is damaged: record {key[:40]!r} cannot be read ({error})", "get the file again") from None
+            raise ModelFileError(
+                f"the file is damaged: record {key[:40]!r} cannot be read ({error})", "get the file again"
+            ) from None
 
     def __iter__(self) -> Any:
         return iter(self._names)
@@ -155,7 +161,9 @@ def open_container(path: Path, shown: str) -> Container:
         raise ModelFileError(f"{shown!r} is damaged: {error}", "get the file again") from None
     except zipfile.BadZipFile as error:
         raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
-    raise ModelFileError(f"{shown!r} is {_what(head)}, not a PyTorch model", "give a .pt, .pth, .ckpt or .safetensors file")
+    raise ModelFileError(
+        f"{shown!r} is {_what(head)}, not a PyTorch model", "give a .pt, .pth, .ckpt or .safetensors file"
+    )
 
 
 def _what(head: bytes) -> str:
@@ -173,7 +181,8 @@ def _what(head: bytes) -> str:
     return next((words for magic, words in known.items() if head.startswith(magic)), "a file of an unknown format")
 
 
-# zip -------------------------------------------------------------------------------------------------------------------
+# zip
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def _open_zip(path: Path, shown: str, size: int) -> Container:
@@ -183,24 +192,41 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
     if len(set(names)) != len(names):
         raise ModelFileError(f"{shown!r} is a damaged archive: it holds two records of one name", "get the file again")
     for info in infos:
-        if info.file_size > size or info.compress_size > size or (info.compress_type != zipfile.ZIP_STORED and info.file_size > 2**26):
-            raise ModelFileError(f"{shown!r} is a damaged archive: a record is larger than the file", "get the file again")
+        if (
+            info.file_size > size
+            or info.compress_size > size
+            or (info.compress_type != zipfile.ZIP_STORED and info.file_size > 2**26)
+        ):
+            raise ModelFileError(
+                f"{shown!r} is a damaged archive: a record is larger than the file", "get the file again"
+            )
     pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise ModelFileError(f"{shown!r} is a zip archive without weights of PyTorch", "give a .pt, .pth, .ckpt or .safetensors file")
+        raise ModelFileError(
+            f"{shown!r} is a zip archive without weights of PyTorch", "give a .pt, .pth, .ckpt or .safetensors file"
+        )
     root = pickles[0].removesuffix("data.pkl")
     inside = {name.removeprefix(root) for name in names}
-    if any(name.startswith(("code/", "constants.pkl", "models/", "serialized_exported_program", "archive_format")) for name in inside):
+    if any(
+        name.startswith(("code/", "constants.pkl", "models/", "serialized_exported_program", "archive_format"))
+        for name in inside
+    ):
         program = "a TorchScript program" if "constants.pkl" in inside else "an exported program"
         raise UnsafeModelError(
             f"{shown!r} is {program}: opening it means running its code",
             "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
         )
     if archive.getinfo(pickles[0]).file_size > MOST_BYTES:
-        raise ModelFileError(f"{shown!r} has {archive.getinfo(pickles[0]).file_size >> 20} MB of names", "it is no weights file")
+        raise ModelFileError(
+            f"{shown!r} has {archive.getinfo(pickles[0]).file_size >> 20} MB of names", "it is no weights file"
+        )
     if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
         raise ModelFileError(f"{shown!r} was written on a big-endian machine", "save it again on a usual one")
-    records = {name.removeprefix(f"{root}data/"): info for name, info in zip(names, infos, strict=True) if name.startswith(f"{root}data/")}
+    records = {
+        name.removeprefix(f"{root}data/"): info
+        for name, info in zip(names, infos, strict=True)
+        if name.startswith(f"{root}data/")
+    }
 
     def storage(pid: Any) -> StorageSpec:
         spec = _storage_of(pid)
@@ -224,7 +250,8 @@ def _storage_of(pid: Any) -> StorageSpec:
     return StorageSpec(str(pid[2]), dtype, pid[4])
 
 
-# legacy ----------------------------------------------------------------------------------------------------------------
+# legacy
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def _open_legacy(path: Path, shown: str, size: int) -> Container:
@@ -232,7 +259,8 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
         magic = read_pickle(file, _refused)
         if magic != _LEGACY_MAGIC:
             raise UnsafeModelError(
-                f"{shown!r} is a plain pickle, not a file of torch.save: only unpickling it, which could run code, would tell more",
+                f"{shown!r} is a plain pickle, not a file of torch.save: only unpickling it, which could run code, "
+                f"would tell more",
                 "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
             )
         read_pickle(file, _refused)  # protocol
@@ -267,7 +295,8 @@ def _refused(_pid: Any) -> StorageSpec:
     raise MalformedPickle("a storage where none can be")
 
 
-# safetensors -----------------------------------------------------------------------------------------------------------
+# safetensors
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _looks_like_safetensors(head: bytes, size: int) -> bool:

@@ -32,7 +32,18 @@ State = Mapping[str, Any]
 """Names to tensors, or to descriptions of tensors."""
 
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
-RAW = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "model_state", "classifier")
+RAW = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+    "model_state",
+    "classifier",
+)
 NAMED = ("architecture", "arch", "model_name", "model_arch", "model_type")
 
 
@@ -44,7 +55,8 @@ class ModelFacts:
         file: its name, never a path; bytes that are no UTF-8 as ``\\xNN``.
         sha256: of its bytes; empty for a live module.
         size: in bytes.
-        format: ``state-dict``, ``checkpoint``, ``module``, ``safetensors``, ``torchscript``, ``exported``, ``live-module``.
+        format: ``state-dict``, ``checkpoint``, ``module``, ``safetensors``, ``torchscript``, ``exported``,
+        ``live-module``.
         container: ``zip``, ``legacy``, ``safetensors``, ``memory``, or ``trusted`` where torch itself opened it.
         safe: it was opened without running any code of the file.
         architecture: qualified name, or the class path of a module.
@@ -111,7 +123,8 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(value.size) if isinstance(value, TensorSpec) else tuple(value.shape)
 
 
-# reading ---------------------------------------------------------------------------------------------------------------
+# reading
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def read_contents(path: Path, shown: str, weights: str | None = None) -> Contents:
@@ -133,7 +146,9 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
     if isinstance(root, Inert) and isinstance(root.state, dict):
         root = root.state
     if not isinstance(root, dict):
-        raise ModelFileError(f"there are no weights in {shown!r}: it holds a {_kind(root)}", "give a state dict or a checkpoint")
+        raise ModelFileError(
+            f"there are no weights in {shown!r}: it holds a {_kind(root)}", "give a state dict or a checkpoint"
+        )
     if _is_state(root):
         return Contents("state-dict", container, _tensors(root), None, "raw", {})
     found = _weights_in(root)
@@ -145,9 +160,13 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
             state = state_of(value) if inert is not None else _tensors(value)
             return Contents("checkpoint", container, state, inert, which, _own_words(root))
     if found:
-        raise ModelFileError(f"{shown!r} holds no {weights} weights", f"leave out --weights: it holds {', '.join(found)}")
+        raise ModelFileError(
+            f"{shown!r} holds no {weights} weights", f"leave out --weights: it holds {', '.join(found)}"
+        )
     keys = ", ".join(str(key) for key in list(root)[:6])
-    raise ModelFileError(f"there are no weights in {shown!r}: it holds {keys or 'nothing'}", "give a state dict or a checkpoint")
+    raise ModelFileError(
+        f"there are no weights in {shown!r}: it holds {keys or 'nothing'}", "give a state dict or a checkpoint"
+    )
 
 
 def _kind(value: Any) -> str:
@@ -232,7 +251,8 @@ def _labels(name: str, value: Any) -> tuple[str, ...] | None:
     return None
 
 
-# opening ---------------------------------------------------------------------------------------------------------------
+# opening
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def open_model(
@@ -344,7 +364,9 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
 
 
 def _fits(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the weights have every key of an architecture that the data do not describe, a newer library's for instance."""
+    """Whether the weights have every key of an architecture that the data do not describe, a newer library's for
+    instance.
+    """
     if described(name) is not None:
         return False  # recognition has looked at it and said no
     try:
@@ -359,7 +381,9 @@ def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     """The prefix under which most keys of a known architecture lie."""
     known = described(name)
     if known is None:
-        found = next((p for p in ("module.", "_orig_mod.", "model.") if all(k.startswith(p) for k in shapes if counts(k))), "")
+        found = next(
+            (p for p in ("module.", "_orig_mod.", "model.") if all(k.startswith(p) for k in shapes if counts(k))), ""
+        )
         return found
     return next((p for p in prefixes(shapes) if known.stem and p + known.stem in shapes), "")
 
@@ -382,11 +406,13 @@ def _stem_channels(module: nn.Module, stem: str, shapes: Mapping[str, tuple[int,
     usual, found = module.state_dict().get(stem), shapes.get(stem, ())
     if usual is None or len(found) != 4 or found[1] == usual.shape[1]:
         return None
-    return max(1, round(3 * found[1] / usual.shape[1]))
+    return max(1, round(3 * found[1] / int(usual.shape[1])))
 
 
 def _refit_head(module: nn.Module, heads: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give the module the file's head where that is one linear layer in other wrapping (a bare layer, a sequence with dropout)."""
+    """Give the module the file's head where that is one linear layer in other wrapping (a bare layer, a sequence with
+    dropout).
+    """
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     for head in heads:
         own = {key: shape for key, shape in shapes.items() if key.startswith(f"{head}.") and counts(key)}
@@ -418,9 +444,7 @@ def _averaged(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...
     return (args[0].mean(dim=(2, 3)),) if args[0].dim() == 4 else args
 
 
-def _load(
-    module: nn.Module, state: State, shown: str, name: str, tensor: Callable[[Any], Tensor]
-) -> list[str]:
+def _load(module: nn.Module, state: State, shown: str, name: str, tensor: Callable[[Any], Tensor]) -> list[str]:
     """Put the weights into the module. Returns the keys that it does not have.
 
     Raises:
@@ -436,7 +460,9 @@ def _load(
             told.append(f"{len(missing)} are missing ({', '.join(missing[:2])})")
         if reshaped:
             key = reshaped[0]
-            told.append(f"{len(reshaped)} are of another shape ({key}: {_shape(state[key])}, not {tuple(expected[key].shape)})")
+            told.append(
+                f"{len(reshaped)} are of another shape ({key}: {_shape(state[key])}, not {tuple(expected[key].shape)})"
+            )
         if stray:
             told.append(f"{len(stray)} are unknown to it ({', '.join(stray[:2])})")
         raise ArchitectureError(
@@ -490,7 +516,8 @@ def _facts(
     )
 
 
-# trusted ---------------------------------------------------------------------------------------------------------------
+# trusted
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def _trusted(
@@ -504,7 +531,7 @@ def _trusted(
 ) -> tuple[nn.Module, ModelFacts]:
     """Open a file as torch does, running what code it holds: the user said so."""
     loaders: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("torchscript", lambda: torch.jit.load(str(path), map_location="cpu")),
+        ("torchscript", lambda: torch.jit.load(str(path), map_location="cpu")),  # type: ignore[no-untyped-call]
         ("exported", lambda: torch.export.load(str(path)).module()),
         ("module", lambda: torch.load(path, map_location="cpu", weights_only=False)),
     )
@@ -521,13 +548,15 @@ def _trusted(
             inner = next((v for n in (*EMA, *RAW) if isinstance(v := made.get(n), nn.Module)), None)
             if inner is not None:
                 return _trusted_module(inner, kind, common)
-            state = next((v for n in (*EMA, *RAW) if _is_state(v := made.get(n))), made)
+            state: Mapping[Any, Any] = next((made[n] for n in (*EMA, *RAW) if _is_state(made.get(n))), made)
             container = Container("trusted", made, {})
             contents = Contents("checkpoint", container, _tensors(state), None, "raw", _own_words(made))
             module, facts = _from_weights(contents, shown, common, arch, arch_args, num_classes, channels_in)
             return module, ModelFacts(**{**vars(facts), "safe": False})
         errors.append(f"it holds a {type(made).__name__}")
-    raise ModelFileError(f"{shown!r} cannot be opened even with --trust-model ({errors[-1]})", "open it where it was made")
+    raise ModelFileError(
+        f"{shown!r} cannot be opened even with --trust-model ({errors[-1]})", "open it where it was made"
+    )
 
 
 def _trusted_module(module: nn.Module, kind: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
@@ -536,19 +565,33 @@ def _trusted_module(module: nn.Module, kind: str, common: dict[str, Any]) -> tup
     if kind != "exported":
         module.eval()
     facts = live_facts(module)
-    return module, ModelFacts(**{**vars(facts), **common, "format": kind, "container": "trusted", "safe": False, "how": "class"})
+    return module, ModelFacts(
+        **{**vars(facts), **common, "format": kind, "container": "trusted", "safe": False, "how": "class"}
+    )
 
 
-# inspect ---------------------------------------------------------------------------------------------------------------
+# inspect
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: bool = False) -> dict[str, Any]:
-    """Whatever can be said of a file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened as a model."""
+    """Whatever can be said of a file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened as a
+    model.
+    """
     shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
-    told: dict[str, Any] = {"file": shown, "sha256": sha256 or hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+    told: dict[str, Any] = {
+        "file": shown,
+        "sha256": sha256 or hashlib.sha256(path.read_bytes()).hexdigest(),
+        "size": path.stat().st_size,
+    }
     try:
         contents = read_contents(path, shown)
-        told |= {"format": contents.format, "container": contents.container.kind, "safe": True, "weights": contents.weights}
+        told |= {
+            "format": contents.format,
+            "container": contents.container.kind,
+            "safe": True,
+            "weights": contents.weights,
+        }
         told |= {"tensors": len(contents.state), "keys": list(contents.state)[:5]}
         _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
         told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}

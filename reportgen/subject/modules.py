@@ -1,6 +1,7 @@
 """A pickled module made real without its pickle: classes are ours or a library's, only data is the file's.
 
-The classes are looked up in torch.nn, torchvision and timm; their constructors and ``__setstate__`` are not run. What the file
+The classes are looked up in torch.nn, torchvision and timm; their constructors and ``__setstate__`` are not run. What
+the file
 gives is the instance dictionary, and of that only plain values, tensors and submodules are taken.
 """
 
@@ -24,14 +25,24 @@ _HOOKS = (
     "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs", "_state_dict_hooks", "_state_dict_pre_hooks",
     "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
-_STRUCTURE = ("_parameters", "_buffers", "_modules", "training", "_non_persistent_buffers_set", "_is_full_backward_hook", *_HOOKS)
+_STRUCTURE = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "training",
+    "_non_persistent_buffers_set",
+    "_is_full_backward_hook",
+    *_HOOKS,
+)
 MOST_MODULES = 100_000
 MOST_DEPTH = 200
 
 
 def is_module(value: Any) -> bool:
     """Whether a stand-in is that of an `nn.Module`: its dictionary has a module's parts."""
-    return isinstance(value, Inert) and isinstance(value.state, dict) and {"_parameters", "_modules"} <= set(value.state)
+    return (
+        isinstance(value, Inert) and isinstance(value.state, dict) and {"_parameters", "_modules"} <= set(value.state)
+    )
 
 
 def state_of(root: Inert) -> OrderedDict[str, TensorSpec]:
@@ -84,7 +95,9 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
     def parameter(spec: TensorSpec) -> Tensor:
         if id(spec) not in real:
             value = tensor(spec)
-            real[id(spec)] = nn.Parameter(value, requires_grad=False) if spec.parameter and value.is_floating_point() else value
+            real[id(spec)] = (
+                nn.Parameter(value, requires_grad=False) if spec.parameter and value.is_floating_point() else value
+            )
         return real[id(spec)]
 
     def module(one: Any, depth: int) -> nn.Module | None:
@@ -112,7 +125,9 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
             if callable(getattr(cls, name, None)) or isinstance(getattr(cls, name, None), property):
                 raise _own_code(shown, f"{one.path} whose {name} is exchanged")
             own[name] = _value(value, parameter)
-        instance._parameters.update({k: _tensor(v, parameter) for k, v in _mapping(one.state.get("_parameters")).items()})  # type: ignore[misc]
+        for key, value in _mapping(one.state.get("_parameters")).items():
+            made_real = _tensor(value, parameter)
+            instance._parameters[key] = made_real if isinstance(made_real, nn.Parameter) else None
         instance._buffers.update({k: _tensor(v, parameter) for k, v in _mapping(one.state.get("_buffers")).items()})
         hidden = one.state.get("_non_persistent_buffers_set") or ()
         instance._non_persistent_buffers_set = {str(name) for name in hidden}
@@ -136,7 +151,9 @@ def _class(path: str, shown: str) -> type[nn.Module]:
             found = getattr(importlib.import_module(module), name, None)
         except ImportError:
             package = path.partition(".")[0]
-            raise ModelFileError(f"{shown!r} needs {path}, which cannot be imported", f"pip install -U {package}") from None
+            raise ModelFileError(
+                f"{shown!r} needs {path}, which cannot be imported", f"pip install -U {package}"
+            ) from None
         if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(_PACKAGES):
             return found
     raise _own_code(shown, path)

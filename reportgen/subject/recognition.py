@@ -1,7 +1,9 @@
 """Weights to names: which architecture has these keys and shapes.
 
-For every known architecture the repository keeps one 32-bit number per key and shape, without the head (whose size and structure
-are free) and with the input channels of the first convolution left open. An architecture fits if all its numbers are among
+For every known architecture the repository keeps one 32-bit number per key and shape, without the head (whose size
+and structure
+are free) and with the input channels of the first convolution left open. An architecture fits if all its numbers are
+among
 those of the file; of those that fit, the ones that leave fewest keys over remain. The numbers are made by
 ``scripts/build_fingerprints.py``.
 """
@@ -150,7 +152,8 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
         trusted: qualified names that the file itself gives; taken if they fit.
 
     Raises:
-        ArchitectureError: if none fits, with the nearest names; if several do that compute different functions, with all.
+        ArchitectureError: if none fits, with the nearest names; if several do that compute different functions, with
+        all.
     """
     nearest: list[_Fit] = []
     for prefix in prefixes(shapes):
@@ -167,7 +170,9 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
 
 
 def _nearest(fits: Sequence[_Fit]) -> str:
-    names = list(dict.fromkeys(f"{fit.known.name} has {fit.share:.0%} of its keys here" for fit in fits if fit.share > 0.2))
+    names = list(
+        dict.fromkeys(f"{fit.known.name} has {fit.share:.0%} of its keys here" for fit in fits if fit.share > 0.2)
+    )
     return "; ".join(names[:3]) if names else "nothing comes near"
 
 
@@ -185,7 +190,9 @@ def _choose(whole: Sequence[_Fit], shown: str, trusted: Sequence[str]) -> Match:
             f"say which with --arch, for example --arch {others[0]}",
         )
     taken = taken or best[0]
-    return Match(taken.known.name, tuple(name for name in others if name != taken.known.name), taken.prefix, taken.known)
+    return Match(
+        taken.known.name, tuple(name for name in others if name != taken.known.name), taken.prefix, taken.known
+    )
 
 
 def described(name: str) -> Known | None:

@@ -1,8 +1,11 @@
 """Reads a pickle without running anything it names: every global becomes an inert stand-in.
 
-Unpickling means calling what the file names. Here nothing that a file names is imported or called: classes and functions become
-`Name`, their instances `Inert`, and tensors descriptions (`TensorSpec`) that are made real by our own code after their bounds were
-checked. Python's unpickler written in Python is used because its memo is a dictionary: the C one allocates what a file asks for.
+Unpickling means calling what the file names. Here nothing that a file names is imported or called: classes and
+functions become
+`Name`, their instances `Inert`, and tensors descriptions (`TensorSpec`) that are made real by our own code after
+their bounds were
+checked. Python's unpickler written in Python is used because its memo is a dictionary: the C one allocates what a
+file asks for.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 MOST_BYTES = 512 * 2**20
 """A pickle larger than this holds no names and shapes."""
@@ -33,19 +36,24 @@ _PACKAGES = (
 )
 """Whole packages whose names weights, modules and the settings stored beside them use."""
 
+_SCALARS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_STORED = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool", "Untyped")
+_PLAIN = ("object", "list", "dict", "tuple", "bool", "int", "float", "str", "bytes", "bytearray", "complex", "slice")
 _NAMES = frozenset(
-    ("argparse.Namespace", "types.SimpleNamespace", "collections.defaultdict", "collections.Counter", "collections.deque",
-     "decimal.Decimal", "functools.partial", "uuid.UUID", "_codecs.encode", "copyreg._reconstructor", "copy_reg._reconstructor",
-     "numpy.dtype", "numpy.ndarray", "numpy.float64", "numpy.float32", "numpy.int64", "numpy.int32", "numpy.bool_", "numpy.bool",
-     "torch.device", "torch.Tensor", "torch.torch_version.TorchVersion", "torch.storage.UntypedStorage", "torch.storage.TypedStorage",
-     "torch._C._nn.gelu", "torch._C._nn.silu_", "torch.relu", "torch.sigmoid", "torch.tanh", "torch.flatten",
-     *(f"torch.{kind}" for kind in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")),
-     *(f"torch.{kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool",
-                                           "ComplexFloat", "ComplexDouble", "Untyped")),
-     *(f"{module}.{kind}" for module in ("__builtin__", "builtins") for kind in
-       ("object", "list", "dict", "tuple", "bool", "int", "float", "str", "bytes", "bytearray", "complex", "slice", "range",
-        "type", "unicode", "long")))
-)  # fmt: skip
+    (
+        *("argparse.Namespace", "types.SimpleNamespace", "decimal.Decimal", "functools.partial", "uuid.UUID"),
+        *("collections.defaultdict", "collections.Counter", "collections.deque"),
+        *("_codecs.encode", "copyreg._reconstructor", "copy_reg._reconstructor"),
+        *("numpy.dtype", "numpy.ndarray", "numpy.bool_", *(f"numpy.{kind}" for kind in _SCALARS)),
+        *("torch.device", "torch.Tensor", "torch.torch_version.TorchVersion"),
+        *("torch._C._nn.gelu", "torch.relu", "torch.sigmoid", "torch.tanh", "torch.flatten"),
+        *(f"torch.{kind}" for kind in _SCALARS),
+        *(f"torch.{kind}Storage" for kind in (*_STORED, "ComplexFloat", "ComplexDouble")),
+        *("torch.storage.UntypedStorage", "torch.storage.TypedStorage"),
+        *(f"{module}.{kind}" for module in ("__builtin__", "builtins") for kind in (*_PLAIN, "range", "type")),
+        *("__builtin__.unicode", "__builtin__.long"),
+    )
+)
 
 
 class ForbiddenGlobal(Exception):
@@ -146,7 +154,8 @@ class Inert:
         self.members.append(value)
 
 
-# what may be built, by our own code ------------------------------------------------------------------------------------
+# what may be built, by our own code
+# ------------------------------------------------------------------------------------
 
 
 def _ordered(*args: Any) -> OrderedDict[Any, Any]:
@@ -176,7 +185,9 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any, dtyp
     return TensorSpec(storage, offset, size, stride, dtype)
 
 
-def _tensor_v3(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_rest: Any) -> TensorSpec:
+def _tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_rest: Any
+) -> TensorSpec:
     if not isinstance(dtype, Name):
         raise MalformedPickle("a tensor without an element type")
     return _tensor(storage, offset, size, stride, dtype=dtype.path.rpartition(".")[2])
@@ -219,13 +230,14 @@ def allowed(path: str) -> bool:
     return path in _BUILDERS or path in _NAMES or path.startswith(_PACKAGES)
 
 
-# the machine -----------------------------------------------------------------------------------------------------------
+# the machine
+# -----------------------------------------------------------------------------------------------------------
 
 
 class _Reader(pickle._Unpickler):
     """Python's own unpickler with every opcode that makes or changes an object replaced."""
 
-    dispatch: Any = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch}
 
     def __init__(self, file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec]) -> None:
         super().__init__(file, encoding="utf-8", errors="surrogateescape")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reportgen.subject.feed import in_order
 from reportgen.errors import ModelFileError, UsageError
 from reportgen.job import Job
 from reportgen.store import key_of
 from reportgen.subject.digests import DigestMemory, digest_of_live
+from reportgen.subject.feed import in_order
 from reportgen.subject.images import Found, ImageRef, Skipped, find_images, live_images
 from reportgen.subject.truth import Truth
 from reportgen.versions import library_versions
@@ -159,7 +159,9 @@ def load_subject(
     usable, unreadable = _digested(found, memory, threads)
     given = {ref.name: Truth(ref.label) for ref in found.images if ref.label is not None}
     skipped = tuple(sorted((*found.skipped, *unreadable), key=lambda one: one.name))
-    return Subject(path, model if path is None else None, sha256, identity, usable, skipped, found.left_out, given, found.others)
+    return Subject(
+        path, model if path is None else None, sha256, identity, usable, skipped, found.left_out, given, found.others
+    )
 
 
 def _found(images: Any, job: Job) -> Found:

@@ -95,4 +95,6 @@ def _built(cls: type[Technique], job: Job) -> Technique:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         words = str(first["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"{cls.name}.{where} {first['input']!r}: {words}", "reportgen techniques -v shows the options") from None
+        raise UsageError(
+            f"{cls.name}.{where} {first['input']!r}: {words}", "reportgen techniques -v shows the options"
+        ) from None

@@ -92,10 +92,10 @@ TITLES: Mapping[str, str] = {
 class ClassActivation(Technique):
     """Class activation maps by six methods.
 
-    A is the output of a layer read as maps, S_c the score of class c before softmax or sigmoid, G = ∂S_c/∂A. Stored for each
-    image: ``<method>/<layer>/<c>`` (h,w), not normalised; all are zero or greater except ``cam``, which is signed.
-    ``cam`` is Σ_k W_ck A_k (Zhou et al. 2016) and exists only where global average pooling and one linear layer follow the
-    layer; there the Grad-CAM of that layer equals ReLU(CAM) / (h·w), which `results` checks.
+    A is the output of a layer read as maps, S_c the score of class c before softmax or sigmoid, G = ∂S_c/∂A. Stored for
+    each image: ``<method>/<layer>/<c>`` (h,w), not normalised; all are zero or greater except ``cam``, which is signed.
+    ``cam`` is Σ_k W_ck A_k (Zhou et al. 2016) and exists only where global average pooling and one linear layer follow
+    the layer; there the Grad-CAM of that layer equals ReLU(CAM) / (h·w), which `results` checks.
 
     Attributes:
         methods: of ``cam``, ``grad_cam``, ``grad_cam_pp``, ``layer_cam``, ``hires_cam``, ``xgrad_cam``.
@@ -103,7 +103,9 @@ class ClassActivation(Technique):
 
     name: ClassVar[str] = "class_activation"
     title: ClassVar[Message] = _("Class activation maps")
-    summary: ClassVar[str] = "which regions speak for a class, by CAM, Grad-CAM, Grad-CAM++, LayerCAM, HiResCAM, XGrad-CAM"
+    summary: ClassVar[str] = (
+        "which regions speak for a class, by CAM, Grad-CAM, Grad-CAM++, LayerCAM, HiResCAM, XGrad-CAM"
+    )
     scope: ClassVar[Scope] = "exhibit"
     version: ClassVar[int] = 1
     references: ClassVar[tuple[Reference, ...]] = (
@@ -225,7 +227,11 @@ class ClassActivation(Technique):
                         zero[f"{method}/{layer}"].append(case.name)
                 differences += self._difference(evidence.resolution, arrays, target)
         head = evidence.resolution.head
-        identity = {"layer": head.layer, "largest_difference": max(differences), "n": len(differences)} if head and differences else None
+        identity = (
+            {"layer": head.layer, "largest_difference": max(differences), "n": len(differences)}
+            if head and differences
+            else None
+        )
         omitted = None
         if "cam" in self.methods and not any(method == "cam" for method, _layer in pairs):
             omitted = (
@@ -243,7 +249,9 @@ class ClassActivation(Technique):
         }
 
     def _difference(self, resolution: Resolution, arrays: Mapping[str, Array], target: int) -> list[float]:
-        """Largest difference of Grad-CAM and ReLU(CAM)/Z, relative to the largest value; nothing where not both exist."""
+        """Largest difference of Grad-CAM and ReLU(CAM)/Z, relative to the largest value; nothing where not both
+        exist.
+        """
         layer = resolution.head.layer if resolution.head else ""
         cam, grad = arrays.get(f"cam/{layer}/{target}"), arrays.get(f"grad_cam/{layer}/{target}")
         if cam is None or grad is None:
@@ -264,7 +272,8 @@ class ClassActivation(Technique):
                 subject=worst[0],
                 title=_("Some class activation maps are zero everywhere"),
                 detail=_(
-                    "{zero} of {maps} maps hold no positive value; most often {pair} ({images} images). Such a map says that "
+                    "{zero} of {maps} maps hold no positive value; most often {pair} ({images} images). Such a map "
+                    "says that "
                     "nothing at that layer speaks for the class by that formula, and is drawn empty.",
                     zero=results["zero_maps"],
                     maps=results["maps"],
@@ -309,7 +318,8 @@ class ClassActivation(Technique):
             technique=self.name,
             rows=tuple(rows),
             caption=_(
-                "{method} of the first explained class of every exhibit, at {n} layers from shallow to deep. Each map is "
+                "{method} of the first explained class of every exhibit, at {n} layers from shallow to deep. Each "
+                "map is "
                 "scaled from zero to its own maximum and resized bicubically to the input.",
                 method=TITLES[method],
                 n=len(layers),
@@ -340,9 +350,12 @@ class ClassActivation(Technique):
             technique=self.name,
             rows=tuple(rows),
             caption=_(
-                "Class activation maps of {image} for the class {label}: one row a method, one column a layer, shallow to deep. "
-                "Each map is scaled from zero to its own maximum, which stands beneath it, resized bicubically to the input "
-                "and laid over it; negative values of CAM are not drawn, a map without positive values leaves the image plain.",
+                "Class activation maps of {image} for the class {label}: one row a method, one column a layer, "
+                "shallow to deep. "
+                "Each map is scaled from zero to its own maximum, which stands beneath it, resized bicubically to "
+                "the input "
+                "and laid over it; negative values of CAM are not drawn, a map without positive values leaves the "
+                "image plain.",
                 image=case.name,
                 label=label,
             ),

@@ -28,7 +28,8 @@ class FeatureMaps(Technique):
     """Activations of chosen channels, shown directly.
 
     Stored for each image and layer, K the number of channels shown: ``maps/<layer>`` (K,h,w) raw activations and
-    ``channels/<layer>`` (K,) their numbers. ``top:N`` takes the channels with the largest mean activation in that image.
+    ``channels/<layer>`` (K,) their numbers. ``top:N`` takes the channels with the largest mean activation in that
+    image.
     """
 
     name: ClassVar[str] = "feature_maps"
@@ -125,7 +126,8 @@ class FeatureMaps(Technique):
             else _("{n} channels spread over the layer", n=len(channels))
         )
         caption = _(
-            "Feature maps of layer {layer} for {image}, {height} × {width} values each. {choice}, numbered beneath; each map "
+            "Feature maps of layer {layer} for {image}, {height} × {width} values each. {choice}, numbered "
+            "beneath; each map "
             "is scaled from its own minimum (black) to its own maximum (white); an empty one is marked 0.",
             layer=layer,
             image=case.name,
@@ -151,6 +153,11 @@ class FeatureMaps(Technique):
         alt = (
             _("channel {channel}: no activation", channel=channel)
             if empty
-            else _("channel {channel}, activation from {low} to {high}", channel=channel, low=f"{low:.3g}", high=f"{high:.3g}")
+            else _(
+                "channel {channel}, activation from {low} to {high}",
+                channel=channel,
+                low=f"{low:.3g}",
+                high=f"{high:.3g}",
+            )
         )
         return Panel(grey_tile(values, low=low, high=high), label, alt, name=f"channel-{channel}")

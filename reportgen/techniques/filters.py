@@ -138,7 +138,8 @@ class Filters(Technique):
             drawn = _("of its {n} input channels the one with the largest weights, in grey", n=layer.kernel[1])
         panels = tuple(self._panel(kernel, channel) for kernel, channel in zip(slices, chosen, strict=True))
         caption = _(
-            "Kernels of layer {layer}, {kh} × {kw} weights each, {drawn}. {n} of {all} kernels; each is scaled by its own "
+            "Kernels of layer {layer}, {kh} × {kw} weights each, {drawn}. {n} of {all} kernels; each is scaled by "
+            "its own "
             "largest absolute weight, so that zero is mid grey; the number beneath is the output channel.",
             layer=layer.name,
             kh=layer.kernel[2],

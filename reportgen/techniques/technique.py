@@ -1,7 +1,9 @@
 """The one extension point: what a technique declares, computes, concludes and draws.
 
-A technique is a frozen dataclass in ``techniques/<name>.py`` and a template ``templates/techniques/<name>.html.j2``. Its fields
-are its options and part of its keys in the store. It never calls the model: it declares `needs`, and the engine hands it a
+A technique is a frozen dataclass in ``techniques/<name>.py`` and a template ``templates/techniques/<name>.html.j2``.
+Its fields
+are its options and part of its keys in the store. It never calls the model: it declares `needs`, and the engine hands
+it a
 `Probe` with exactly that.
 """
 
@@ -65,7 +67,9 @@ class Probe(Protocol):
         """(n, C, h, w) output of `layer`, read as maps."""
 
     def gradient(self, target: Target, layer: str, rule: Rule = "gradient") -> Tensor:
-        """(n, C, h, w) derivative of the score of `target` with respect to `activation(layer)`; of the input: (n, C, H, W)."""
+        """(n, C, h, w) derivative of the score of `target` with respect to `activation(layer)`; of the input: (n, C,
+        H, W).
+        """
 
     @property
     def head_layer(self) -> str | None:
@@ -164,7 +168,9 @@ class Technique(ABC):
 
     @abstractmethod
     def compute(self, probe: Probe) -> dict[str, Tensor]:
-        """Tensors to store, by name. For images, the first dimension is the batch; `Target` in a name stands for its class."""
+        """Tensors to store, by name. For images, the first dimension is the batch; `Target` in a name stands for its
+        class.
+        """
 
     @abstractmethod
     def results(self, evidence: Evidence) -> dict[str, Any]:

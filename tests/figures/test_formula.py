@@ -76,7 +76,7 @@ def test_no_date_and_no_reference() -> None:
 
 @pytest.mark.parametrize("tex", [r"\nosuchcommand{x}", r"\frac{1}", "", " "])
 def test_what_cannot_be_set_is_an_error(tex: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"\S"):
         formula_svg(tex)
 
 

@@ -82,7 +82,8 @@ def formulas(activation: np.ndarray, gradient: np.ndarray) -> dict[str, np.ndarr
 def independent(model: nn.Module, layer: str, x: Tensor, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Activations and gradients of a batch, by a plain hook on a copy of the model without in-place operations.
 
-    In the precision of the model: a rectifier whose input rounds to the other side of zero changes the gradient of a random
+    In the precision of the model: a rectifier whose input rounds to the other side of zero changes the gradient of a
+    random
     network by up to a percent, and that is no matter of the methods.
     """
     plain = copy.deepcopy(model)
