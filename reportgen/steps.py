@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -29,7 +30,7 @@ from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.progress import Progress
 from reportgen.report.document import Document, Exhibit, Section, Style
-from reportgen.store import Array, Store, key_of
+from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import ImageError, ImageRef, Skipped, decode
 from reportgen.subject.preprocessing import Pipeline, prepare
@@ -116,8 +117,7 @@ def resolve(job: Job, subject: Subject, store: Store, laboratory: Laboratory) ->
     key = subject.resolution_key(job, labels)
     resolution = _recorded(store, key)
     if resolution is None:
-        resolution = laboratory.resolve(labels)
-        _record(store, key, resolution)
+        resolution = _record(store, key, laboratory.resolve(labels))
     return blueprint(techniques, resolution, subject)
 
 
@@ -138,9 +138,9 @@ def halved(made: Blueprint, job: Job, subject: Subject, store: Store) -> Bluepri
     if made.batch == 1:
         raise OutOfMemory
     numerics = {**made.resolution.numerics, "batch": made.batch // 2}
-    resolution = replace(made.resolution, numerics=numerics)
     labels = read_labels(job.labels) if job.labels is not None else None
-    _record(store, subject.resolution_key(job, labels), resolution)
+    key = subject.resolution_key(job, labels)
+    resolution = _record(store, key, replace(made.resolution, numerics=numerics))
     return blueprint(chosen(job), resolution, subject)
 
 
@@ -154,8 +154,11 @@ def _recorded(store: Store, key: str) -> Resolution | None:
         return None
 
 
-def _record(store: Store, key: str, resolution: Resolution) -> None:
-    store.put(key, {}, {"kind": "resolution", "resolution": resolution.to_json()})
+def _record(store: Store, key: str, resolution: Resolution) -> Resolution:
+    """Keep the record, and go on with what a later run will read: the same order, lists for tuples, the same keys."""
+    told = json.loads(canonical(resolution.to_json()))
+    store.put(key, {}, {"kind": "resolution", "resolution": told})
+    return Resolution.from_json(told)
 
 
 # 3 scan

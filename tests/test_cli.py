@@ -1,0 +1,164 @@
+"""The command line as a user meets it, end to end on a small network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reportgen.cli import main
+from tests.networks import lively
+
+SCRIPT = '"><script>alert(1)<.png'
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPORTGEN_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with m.pt (a state dict of seven classes) and images/."""
+    folder = tmp_path_factory.mktemp("subject")
+    torch.save(lively("resnet18", classes=7).state_dict(), folder / "m.pt")
+    (folder / "images").mkdir()
+    for number in range(3):
+        coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((90, 80), Image.Resampling.BICUBIC).save(folder / "images" / f"{number}.png")
+    shutil.copy(folder / "images" / "0.png", folder / "images" / SCRIPT)
+    (folder / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a JPEG")
+    return folder
+
+
+def run(subject: Path, *words: str) -> int:
+    return main([str(subject / "m.pt"), str(subject / "images"), "--preset", "quick", "--input-size", "64", *words])
+
+
+def test_three_documents(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = [tmp_path / f"r.{suffix}" for suffix in ("html", "pdf", "json")]
+    code = run(subject, *(word for target in outputs for word in ("-o", str(target))))
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    assert captured.out.split() == [str(target) for target in outputs]
+    facts = json.loads(outputs[2].read_text())
+    jsonschema.validate(facts, schema(capsys))
+    assert facts["model"]["architecture"] == "torchvision:resnet18"
+    assert facts["model"]["assumed"] is True
+    assert [one["file"] for one in facts["images"]["skipped"]] == ["broken.jpg"]
+    warned = {one["rule"]: one["severity"] for one in facts["findings"]}
+    assert warned["preprocessing.assumed"] == "warning"
+    page = outputs[0].read_text()
+    assert "<script>alert(1)" not in page
+    assert "&#34;&gt;" in page
+    assert page.count("<script") == 2
+    assert outputs[1].read_bytes().startswith(b"%PDF-")
+    for output in outputs:
+        assert str(tmp_path).encode() not in output.read_bytes()
+        assert os.uname().nodename.encode() not in output.read_bytes() or len(os.uname().nodename) < 4
+
+
+def schema(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(["schema"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_same_bytes_cold_and_warm(subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    written: list[list[bytes]] = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        outputs = [tmp_path / name / f"r.{suffix}" for suffix in ("html", "pdf", "json")]
+        assert run(subject, "-q", *(word for target in outputs for word in ("-o", str(target)))) == 0
+        written.append([target.read_bytes() for target in outputs])
+    assert written[0] == written[1]
+    assert b"2023-11-14" in written[0][0]
+
+
+def test_plan_agrees_with_the_run(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(subject, "--plan") == 0
+    plan = capsys.readouterr().out
+    # five files: two have the same bytes, one is broken, which only decoding tells
+    assert "3 scan     4 images, 0 stored: 1 forward of 4 images" in plan
+    assert "at most 1 forward of 4 images, 1 backward" in plan
+    assert run(subject, "-q", "-o", str(tmp_path / "r.json")) == 0
+    passes = json.loads((tmp_path / "r.json").read_text())["passes"]
+    assert passes == {"forward": {"batches": 2, "samples": 7}, "backward": {"batches": 1, "samples": 4}}
+    capsys.readouterr()
+    assert run(subject, "--plan") == 0
+    plan = capsys.readouterr().out
+    assert "3 scan     4 images, 4 stored: no pass" in plan
+    assert "8 results about exhibits, 8 stored: no pass, 0 backward" in plan
+
+
+def test_strict_speaks_of_model_and_data(subject: Path, tmp_path: Path) -> None:
+    assert run(subject, "-q", "--strict", "-o", str(tmp_path / "r.json")) == 4
+    settled = ["--resize", "squash", "--interpolation", "bilinear", "--mean", "0.5", "--std", "0.5"]
+    assert run(subject, "-q", "--strict", *settled, "-o", str(tmp_path / "r.json")) == 0
+
+
+def test_a_hostile_pickle_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], subject: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'done'}",)
+
+    for name, legacy in (("zip.pt", False), ("legacy.pt", True)):
+        torch.save({"state_dict": {}, "extra": Evil()}, tmp_path / name, _use_new_zipfile_serialization=not legacy)
+        assert main([str(tmp_path / name), str(subject / "images"), "-q", "-o", str(tmp_path / "r.json")]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 2
+        assert "system" in lines[0]
+        assert "--trust-model" in lines[1]
+        assert json.loads((tmp_path / "r.json").read_text())["refused"]["error"] == "UnsafeModelError"
+    assert not (tmp_path / "done").exists()
+
+
+def test_inspect(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(subject / "m.pt")]) == 0
+    told = capsys.readouterr().out
+    for words in ("torchvision:resnet18", "recognised", "state-dict", "layer4", "512 × 7 × 7"):
+        assert words in told
+    assert main(["inspect", str(subject / "m.pt"), "-o", str(tmp_path / "x.json")]) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["num_classes"] == 7
+    assert main(["inspect", str(subject / "images" / "0.png")]) == 1
+    assert "a PNG image" in capsys.readouterr().out
+
+
+def test_cache_commands(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(subject, "-q", "-o", str(tmp_path / "r.json")) == 0
+    capsys.readouterr()
+    assert main(["cache", "info"]) == 0
+    assert "class_activation" in capsys.readouterr().out
+    assert main(["cache", "verify"]) == 0
+    assert ", 0 were removed" in capsys.readouterr().out
+    assert main(["cache", "prune"]) == 0
+    assert main(["cache", "info"]) == 0
+    assert "0 entries" in capsys.readouterr().out
+
+
+def test_the_old_report_survives_a_failure(subject: Path, tmp_path: Path) -> None:
+    target = tmp_path / "r.html"
+    target.write_text("the old one")
+    assert run(subject, "-q", "--layers", "nowhere", "-o", str(target)) == 1
+    assert target.read_text() == "the old one"
+    assert run(subject, "-q", "-o", str(tmp_path / "no" / "r.html")) == 1
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_help_is_quick_and_does_not_import_torch() -> None:
+    code = "import sys; sys.argv = ['reportgen', '--help']\nfrom reportgen.cli import main\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "MODEL IMAGES" in done.stdout
