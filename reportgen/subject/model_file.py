@@ -471,7 +471,10 @@ def _load(module: nn.Module, state: State, shown: str, name: str, tensor: Callab
         )
     real = {key: tensor(value) for key, value in state.items() if key in expected}
     real |= {key: value for key, value in expected.items() if key not in real}
-    module.load_state_dict({key: value.to(expected[key].dtype) for key, value in real.items()}, strict=True)
+    complete = OrderedDict((key, value.to(expected[key].dtype)) for key, value in real.items())
+    # the version marks of the classes at hand: keys and shapes fit these, whatever the file's own marks were
+    complete._metadata = expected._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(complete, strict=True)
     return stray
 
 
