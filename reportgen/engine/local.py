@@ -118,13 +118,18 @@ class Worker:
     def _trace(self, batch: Batch, arrays: Sequence[Array], classes: Sequence[Sequence[int | None]]) -> Trace:
         merged = batch.merged
         trace = self.passes.forward(
-            self._padded(arrays), len(arrays), taps=merged.taps, scores=merged.scores, wrt=merged.wrt
+            self._padded(arrays),
+            len(arrays),
+            taps=merged.taps,
+            scores=merged.scores,
+            wrt=merged.wrt,
+            rules=any(rule != "gradient" for rule, _wrt in merged.backwards),
         )
         left = batch.backwards
-        for _rule, wrt in merged.backwards:
+        for rule, wrt in merged.backwards:
             for place, chosen in enumerate(classes):
                 left -= 1
-                trace.backward(place, chosen, wrt, keep=left > 0)
+                trace.backward(place, chosen, wrt, keep=left > 0, rule=rule)
         return trace
 
     def about_model(self, planned: Planned) -> str | None:

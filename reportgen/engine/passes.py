@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch.utils.hooks import RemovableHandle
 from reportgen.engine.device import is_out_of_memory
 from reportgen.engine.layers import as_maps, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
-from reportgen.engine.requests import INPUT
+from reportgen.engine.requests import INPUT, Rule
 from reportgen.engine.resolution import Resolution
+from reportgen.engine.rules import CurrentRule, Rectifiers
 from reportgen.errors import OutOfMemory, PassError
 
 
@@ -78,6 +79,8 @@ class Trace:
         count: images in the batch; the rest is padding.
         scores: (n, classes) class scores, or None where the forward stopped early.
         outputs: raw outputs of the tapped layers, and the input under `INPUT` where it is differentiated.
+        current: the rule that its rectifiers follow.
+        rectifiers: how many calls of rectifiers were caught; None where they were not looked for.
     """
 
     resolution: Resolution
@@ -85,19 +88,21 @@ class Trace:
     scores: Tensor | None
     outputs: dict[str, Tensor]
     counts: Counts
-    _gradients: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    current: CurrentRule = field(default_factory=CurrentRule)
+    rectifiers: int | None = None
+    _gradients: dict[tuple[int, str, Rule], Tensor] = field(default_factory=dict)
 
     def activation(self, name: str) -> Tensor:
         """(n, C, h, w) of a tapped layer."""
         return as_maps(self.outputs[name].detach(), self.resolution.layer(name))[: self.count]
 
-    def gradient(self, place: int, name: str) -> Tensor:
-        """(n, C, h, w) derivative of the score that was the `place`-th seed, with respect to a tapped layer or the
-        input.
-        """
-        return self._gradients[place, name]
+    def gradient(self, place: int, name: str, rule: Rule = "gradient") -> Tensor:
+        """(n, C, h, w) derivative of the score of the `place`-th seed with respect to a tapped layer or the input."""
+        return self._gradients[place, name, rule]
 
-    def backward(self, place: int, classes: Sequence[int | None], wrt: Sequence[str], *, keep: bool) -> None:
+    def backward(
+        self, place: int, classes: Sequence[int | None], wrt: Sequence[str], *, keep: bool, rule: Rule = "gradient"
+    ) -> None:
         """One backward from the scores of `classes` (one an image, None for none) to all of `wrt` at once.
 
         The images of a batch do not touch one another, so one sum over their scores gives each its own derivative.
@@ -107,13 +112,15 @@ class Trace:
             classes: class number for each image of the batch.
             wrt: tapped layers, `INPUT` for the input.
             keep: whether another backward through the same graph follows.
+            rule: what rectifiers do; others than the gradient need a forward that caught them.
         """
         assert self.scores is not None
+        assert rule == "gradient" or self.rectifiers is not None
         seed = torch.zeros_like(self.scores)
         for row, index in enumerate(classes):
             if index is not None:
                 seed[row, index] = 1.0
-        with _memory():
+        with _memory(), self.current.set(rule):
             found = torch.autograd.grad(
                 self.scores, [self.outputs[name] for name in wrt], seed, retain_graph=keep, allow_unused=True
             )
@@ -122,7 +129,7 @@ class Trace:
         for name, gradient in zip(wrt, found, strict=True):
             raw = torch.zeros_like(self.outputs[name]) if gradient is None else gradient
             maps = raw if name == INPUT else as_maps(raw, self.resolution.layer(name))
-            self._gradients[place, name] = maps[: self.count]
+            self._gradients[place, name, rule] = maps[: self.count]
 
 
 @contextmanager
@@ -146,7 +153,14 @@ class Passes:
     seed: int = 0
 
     def forward(
-        self, batch: Tensor, count: int, *, taps: Sequence[str] = (), scores: bool = True, wrt: Sequence[str] = ()
+        self,
+        batch: Tensor,
+        count: int,
+        *,
+        taps: Sequence[str] = (),
+        scores: bool = True,
+        wrt: Sequence[str] = (),
+        rules: bool = False,
     ) -> Trace:
         """One forward of a padded batch.
 
@@ -156,6 +170,7 @@ class Passes:
             taps: layers whose activations are wanted.
             scores: whether class scores are wanted; otherwise the forward stops behind the last tap.
             wrt: what backwards will ask for; the graph is kept from the shallowest of these on, and only then.
+            rules: catch rectifiers, so that backwards may follow other rules than the gradient.
 
         Raises:
             OutOfMemory: if it did not fit.
@@ -171,24 +186,22 @@ class Passes:
         torch.manual_seed(self.seed)  # a model that draws at random draws the same again
         self.counts.forward_batches += 1
         self.counts.forward_samples += count
+        current = CurrentRule()
+        rectifiers = Rectifiers(current) if rules else None
         try:
-            matrix = self._call(x, bool(wrt), nonlinearity)
+            with nonlinearity or nullcontext(), rectifiers or nullcontext():
+                matrix = self._call(x, bool(wrt))
         finally:
             tapped.remove()
-        if matrix is None:
-            return Trace(self.resolution, count, None, outputs, self.counts)
-        return Trace(
-            self.resolution, count, scores_of(matrix, self.resolution.output_kind, nonlinearity), outputs, self.counts
-        )
+        scores_read = None if matrix is None else scores_of(matrix, self.resolution.output_kind, nonlinearity)
+        caught = rectifiers.caught if rectifiers is not None else None
+        return Trace(self.resolution, count, scores_read, outputs, self.counts, current, caught)
 
-    def _call(self, x: Tensor, graph: bool, nonlinearity: FinalNonlinearity | None) -> Tensor | None:
+    def _call(self, x: Tensor, graph: bool) -> Tensor | None:
         try:
             # a graph cannot be built from inference tensors, so inference mode is left even where the caller is in it
             with torch.inference_mode(not graph), torch.set_grad_enabled(graph), _memory():
-                if nonlinearity is None:
-                    return as_matrix(self.module(x))
-                with nonlinearity:
-                    return as_matrix(self.module(x))
+                return as_matrix(self.module(x))
         except _Enough:
             return None
         except (OutOfMemory, PassError):

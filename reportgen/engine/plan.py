@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reportgen.engine.requests import Backward, Forward, Needs, Weights
+from reportgen.engine.requests import Backward, Forward, Needs, Rule, Weights
 from reportgen.engine.resolution import Resolution
 from reportgen.store import Store, key_of
 from reportgen.techniques.technique import Case, NotApplicable, Technique, explains_classes
@@ -93,7 +93,7 @@ class Merged:
 
     taps: tuple[str, ...]
     scores: bool
-    backwards: tuple[tuple[str, tuple[str, ...]], ...]
+    backwards: tuple[tuple[Rule, tuple[str, ...]], ...]
 
     @property
     def wrt(self) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ class Merged:
 def merge(needs: Iterable[Needs]) -> Merged:
     """The union of needs: equal requests become one, different layers share one pass."""
     taps: dict[str, None] = {}
-    rules: dict[str, dict[str, None]] = {}
+    rules: dict[Rule, dict[str, None]] = {}
     scores = False
     for request in (request for own in needs for request in own):
         if isinstance(request, Forward):

@@ -65,7 +65,7 @@ class EngineProbe:
     def gradient(self, target: Target, layer: str, rule: Rule = "gradient") -> Tensor:
         if not any(isinstance(n, Backward) and n.rule == rule and layer in n.wrt for n in self.needs):
             raise Undeclared(f"{rule} of {layer!r}")
-        return self._traced().gradient(target.place, layer)
+        return self._traced().gradient(target.place, layer, rule)
 
     def head_weight(self) -> Tensor:
         head = self.resolution.head
