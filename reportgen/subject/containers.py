@@ -60,6 +60,7 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
+_PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -200,22 +201,19 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
             raise ModelFileError(
                 f"{shown!r} is a damaged archive: a record is larger than the file", "get the file again"
             )
+    inside = {name.partition("/")[2] for name in names}
+    if any(name.startswith(_PROGRAM) for name in inside):
+        program = "a TorchScript program" if "constants.pkl" in inside else "an exported program"
+        raise UnsafeModelError(
+            f"{shown!r} is {program}: opening it means running its code",
+            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
+        )
     pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
         raise ModelFileError(
             f"{shown!r} is a zip archive without weights of PyTorch", "give a .pt, .pth, .ckpt or .safetensors file"
         )
     root = pickles[0].removesuffix("data.pkl")
-    inside = {name.removeprefix(root) for name in names}
-    if any(
-        name.startswith(("code/", "constants.pkl", "models/", "serialized_exported_program", "archive_format"))
-        for name in inside
-    ):
-        program = "a TorchScript program" if "constants.pkl" in inside else "an exported program"
-        raise UnsafeModelError(
-            f"{shown!r} is {program}: opening it means running its code",
-            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-        )
     if archive.getinfo(pickles[0]).file_size > MOST_BYTES:
         raise ModelFileError(
             f"{shown!r} has {archive.getinfo(pickles[0]).file_size >> 20} MB of names", "it is no weights file"
@@ -267,7 +265,9 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
         read_pickle(file, _refused)  # sizes of the writing machine
         specs: dict[str, StorageSpec] = {}
 
-        def storage(pid: Any) -> StorageSpec:
+        def storage(pid: Any) -> StorageSpec | Name:
+            if isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module" and isinstance(pid[1], Name):
+                return pid[1]  # a class, with its source for comparison; the source is not looked at
             spec = _storage_of(pid)
             if len(pid) > 5 and pid[5] is not None:
                 raise MalformedPickle("views of storages, which torch stopped writing in 2018")

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from reportgen.subject.digests import open_regular
 
@@ -111,6 +111,7 @@ def _decoded(file: BinaryIO, max_pixels: int) -> Image.Image:
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
+            ImageFile.LOAD_TRUNCATED_IMAGES = False  # WeasyPrint sets it for the whole process when it is imported
             image.load()
             return as_upright(image)
     except ImageError:

@@ -239,7 +239,7 @@ class _Reader(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch}
 
-    def __init__(self, file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec]) -> None:
+    def __init__(self, file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name]) -> None:
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self._storage = storage
 
@@ -290,7 +290,7 @@ class _Reader(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def read_pickle(file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec]) -> Any:
+def read_pickle(file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name]) -> Any:
     """The object tree of one pickle, read from `file` up to its end mark.
 
     Args:

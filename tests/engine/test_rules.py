@@ -86,7 +86,7 @@ def test_other_clamps_are_no_rectifiers() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "squeezenet1_1", "mobilenet_v2"])
 def test_agrees_with_captum(name: str) -> None:
-    """Captum sees rectifiers that are nn.ReLU modules and no others: of MobileNetV2 (ReLU6) only the gradient counts."""
+    """Captum sees rectifiers that are nn.ReLU modules alone: of MobileNetV2 (ReLU6) only the gradient counts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         attr = pytest.importorskip("captum.attr")

@@ -1,0 +1,203 @@
+"""Layer discovery as the report promises it, on networks that write their stages in different ways."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from reportgen.engine.layers import blocks, default_layers, discover, read_layout
+from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.resolution import choose_channels
+from reportgen.engine.resolve import resolve
+from reportgen.errors import LayerError, PassError
+from tests.networks import enlivened, lively, noise
+
+EXPECTED = {
+    "resnet18": ("relu", "layer1", "layer2", "layer3", "layer4"),
+    "densenet121": (
+        "features.relu0",
+        "features.denseblock1",
+        "features.denseblock2",
+        "features.denseblock3",
+        "features",
+    ),
+    "googlenet": ("conv1", "conv3", "inception3b", "inception4e", "inception5b"),
+    "shufflenet_v2_x0_5": ("conv1", "maxpool", "stage2", "stage3", "conv5"),
+    "swin_t": ("features.1", "features.3", "features.5", "permute"),
+    "vit_b_32": ("encoder.layers.encoder_layer_11.ln_1",),
+    "regnet_y_400mf": ("stem", "trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output"),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_default_layers(name: str) -> None:
+    model = (
+        enlivened(torchvision.models.get_model(name, weights=None), size=224) if name != "googlenet" else lively(name)
+    )
+    found = discover(model, noise(2, 224))
+    assert default_layers(found.layers) == EXPECTED[name]
+    by_name = {layer.name: layer for layer in found.layers}
+    sizes = [by_name[layer].resolution for layer in default_layers(found.layers)]
+    assert len(set(sizes)) == len(sizes) <= 5
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_blocks_are_the_repeated_units() -> None:
+    found = discover(lively("resnet18"), noise(2, 64))
+    assert blocks(found.layers) == tuple(f"layer{stage}.{unit}" for stage in (1, 2, 3, 4) for unit in (0, 1))
+
+
+def test_pooled_head_is_found_by_trying() -> None:
+    assert discover(lively("resnet18"), noise(2, 64)).head is not None
+    for name in ("vgg11_bn", "densenet121", "mobilenet_v3_small", "convnext_tiny"):
+        assert discover(lively(name), noise(2, 64)).head is None, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "expected"),
+    [
+        ("Conv2d", (64, 56, 56), ("channels-first", (64, 56, 56), 0)),
+        ("SwinBlock", (56, 56, 96), ("channels-last", (96, 56, 56), 0)),
+        ("LayerNorm", (14, 14, 14), ("channels-last", (14, 14, 14), 0)),
+        ("Block", (197, 768), ("tokens", (768, 14, 14), 1)),
+        ("Block", (196, 768), ("tokens", (768, 14, 14), 0)),
+        ("Block", (201, 384), ("tokens", (384, 14, 14), 5)),
+        ("Linear", (1, 49, 2048), ("none", (), 0)),
+        ("Linear", (1000,), ("none", (), 0)),
+    ],
+)
+def test_layouts(kind: str, output: tuple[int, ...], expected: tuple[str, tuple[int, ...], int]) -> None:
+    assert read_layout(kind, output, (224, 224)) == expected
+
+
+def test_layouts_of_inputs_that_are_not_square() -> None:
+    assert read_layout("Block", (1 + 7 * 10, 768), (224, 320)) == ("tokens", (768, 7, 10), 1)
+    assert read_layout("Block", (7, 10, 768), (224, 320)) == ("channels-last", (768, 7, 10), 0)
+    assert read_layout("Block", (768, 7, 10), (224, 320)) == ("channels-first", (768, 7, 10), 0)
+
+
+class Returns(nn.Module):
+    """A classifier that returns its scores in some wrapping."""
+
+    def __init__(self, wrap: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, 1 if wrap == "one" else 5)
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> object:
+        scores = self.fc(self.conv(x).relu().mean(dim=(2, 3)))
+        return {
+            "plain": lambda: scores,
+            "one": lambda: scores,
+            "tuple": lambda: (scores, x),
+            "dict": lambda: {"loss": None, "logits": scores},
+            "spatial": lambda: scores[:, :, None, None],
+            "softmax": lambda: scores.softmax(1),
+            "log_softmax": lambda: torch.nn.functional.log_softmax(scores, dim=1),
+            "sigmoid": lambda: torch.sigmoid(scores),
+            "image": lambda: x,
+        }[self.wrap]()
+
+
+def looked_at(wrap: str) -> tuple[Returns, Passes]:
+    model = Returns(wrap).eval()
+    resolution = resolve(
+        model,
+        facts={},
+        pipeline={"size": (16, 16), "channels": 3},
+        labels=(),
+        output_kind="auto",
+        device="cpu",
+        batch_size=2,
+        counts=Counts(),
+    )
+    return model, Passes(model, resolution, torch.device("cpu"), Counts())
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kind"),
+    [
+        ("plain", "logits"),
+        ("tuple", "logits"),
+        ("dict", "logits"),
+        ("spatial", "logits"),
+        ("softmax", "softmax"),
+        ("log_softmax", "log-softmax"),
+        ("sigmoid", "sigmoid"),
+    ],
+)
+def test_scores_are_those_before_softmax_or_sigmoid(wrap: str, kind: str) -> None:
+    model, passes = looked_at(wrap)
+    assert passes.resolution.output_kind == kind
+    x = noise(2, 16)
+    found = passes.forward(x, 2).scores
+    with torch.no_grad():
+        expected = model.fc(model.conv(x).relu().mean(dim=(2, 3)))
+    assert found is not None
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_one_logit_makes_two_classes() -> None:
+    _model, passes = looked_at("one")
+    assert (passes.resolution.classes, passes.resolution.outputs) == (2, 1)
+    scores = passes.forward(noise(2, 16), 2).scores
+    assert scores is not None
+    assert torch.equal(scores[:, 0], -scores[:, 1])
+
+
+def test_what_is_no_classifier_is_said_to_be_none() -> None:
+    with pytest.raises(PassError, match="not one score a class"):
+        looked_at("image")
+
+
+def test_the_forward_stops_behind_the_last_tap() -> None:
+    model = lively("resnet18")
+    resolution = resolve(
+        model,
+        facts={},
+        pipeline={"size": (64, 64), "channels": 3},
+        labels=(),
+        output_kind="auto",
+        device="cpu",
+        batch_size=2,
+        counts=Counts(),
+    )
+    reached: list[str] = []
+    for name in ("layer2", "layer3"):
+        model.get_submodule(name).register_forward_hook(lambda _m, _a, _o, name=name: reached.append(name))
+    trace = Passes(model, resolution, torch.device("cpu"), Counts()).forward(
+        noise(2, 64), 2, taps=("relu", "layer2"), scores=False
+    )
+    assert trace.scores is None
+    assert "layer3" not in reached
+    assert set(trace.outputs) == {"relu", "layer2"}
+
+
+def test_select_and_choose() -> None:
+    model = lively("resnet18")
+    resolution = resolve(
+        model,
+        facts={},
+        pipeline={"size": (64, 64), "channels": 3},
+        labels=(),
+        output_kind="auto",
+        device="cpu",
+        batch_size=2,
+        counts=Counts(),
+    )
+    assert resolution.select(("layer4", "layer1")) == ("layer1", "layer4")
+    assert resolution.select(("last:2",)) == ("layer3", "layer4")
+    assert resolution.select(("layer2.*.conv1",)) == ("layer2.0.conv1", "layer2.1.conv1")
+    for wrong in ("layer9", "fc", "avg*nothing"):
+        with pytest.raises(LayerError):
+            resolution.select((wrong,))
+    assert choose_channels("even:16", 256) == tuple(range(0, 256, 16))
+    assert choose_channels("even:16", 5) == (0, 1, 2, 3, 4)
+    assert choose_channels("all", 3) == (0, 1, 2)
+    for wrong in ("even:0", "odd:3", "0,300", "-1"):
+        with pytest.raises(LayerError):
+            choose_channels(wrong, 256)
