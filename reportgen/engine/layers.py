@@ -226,7 +226,7 @@ def _pooled_head(
 ) -> PooledHead | None:
     """Where W·mean(A) + b gives the scores: found by trying, so that it holds for any way of writing it."""
     linears = [
-        (name, part.weight.reshape(outputs, -1), part.bias)
+        (name, part.weight.detach().reshape(outputs, -1), None if part.bias is None else part.bias.detach())
         for name, part in module.named_modules()
         if isinstance(part, nn.Linear | nn.Conv2d) and part.weight.shape[0] == outputs
     ]
