@@ -23,7 +23,7 @@ MOST_LISTED = 1000
 
 def render_html(document: Document) -> bytes:
     """The report as one HTML file."""
-    pictures = _Pictures(document)
+    pictures = _Pictures()
     folder = template_folder()
     css = (folder / "screen.css").read_text(encoding="utf-8")
     script = (folder / "screen.js").read_text(encoding="utf-8")
@@ -38,7 +38,10 @@ def render_html(document: Document) -> bytes:
         island=_island(document.facts),
         symbols=pictures.symbols,
     )
-    return environment().get_template("report.html.j2").render(context).encode("utf-8", "backslashreplace")
+    template = environment().get_template("report.html.j2")
+    # the templates alone know what they show how often, so they are asked first
+    template.render({**context, "show": pictures.count})
+    return template.render(context).encode("utf-8", "backslashreplace")
 
 
 def _policy(css: str, script: str) -> str:
@@ -63,13 +66,17 @@ def _island(facts: Mapping[str, Any]) -> Markup:
 class _Pictures:
     """Every picture once: what appears twice becomes a symbol that both places use."""
 
-    def __init__(self, document: Document) -> None:
-        figures = [f for section in document.sections for f in section.figures]
-        panels = [panel.picture for f in figures for row in f.rows for panel in row.panels if panel is not None]
-        panels += [exhibit.picture for exhibit in document.exhibits]
-        panels += [exhibit.original for exhibit in document.exhibits if exhibit.original is not None]
-        counted = Counter(picture.digest for picture in panels)
-        self._shared = {p.digest: p for p in panels if counted[p.digest] > 1}
+    def __init__(self) -> None:
+        self._counted: Counter[str] = Counter()
+        self._shared: dict[str, Picture] = {}
+
+    def count(self, picture: Picture, alt: str) -> Markup:
+        """Stands in for `show` to find out what appears twice."""
+        if picture.media != "image/svg+xml":
+            self._counted[picture.digest] += 1
+            if self._counted[picture.digest] > 1:
+                self._shared[picture.digest] = picture
+        return Markup("")
 
     def show(self, picture: Picture, alt: str) -> Markup:
         """The element of a picture."""
@@ -80,9 +87,11 @@ class _Pictures:
             return Markup(labelled)
         kind = " pixelated" if picture.pixelated else ""
         if picture.digest in self._shared:
+            # a strip of one pixel's height, such as a colour bar, fills the place it is given
+            fill = Markup(' preserveAspectRatio="none"') if picture.height == 1 else ""
             return Markup(
-                '<svg class="picture{}" role="img" aria-label="{}" viewBox="0 0 {} {}"><use href="#p-{}"></use></svg>'
-            ).format(kind, alt, picture.width, picture.height, picture.digest)
+                '<svg class="picture{}" role="img" aria-label="{}" viewBox="0 0 {} {}"{}><use href="#p-{}"></use></svg>'
+            ).format(kind, alt, picture.width, picture.height, fill, picture.digest)
         return Markup(
             '<img class="picture{}" alt="{}" width="{}" height="{}" src="{}" loading="lazy" decoding="async">'
         ).format(kind, alt, picture.width, picture.height, _data(picture))
