@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -494,7 +495,7 @@ def _evidence(
         made.resolution,
         cases,
         scanned_row if scope == "scan" else stored,
-        lambda case: pictures.read(case.digest)["fitted"],
+        lru_cache(maxsize=1)(lambda case: pictures.read(case.digest)["fitted"]),
         job.colormap,
     )
 

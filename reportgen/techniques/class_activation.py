@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from reportgen.engine.requests import Backward, Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
-from reportgen.figures.overlays import heat_map
+from reportgen.figures.overlays import READING, heat_map
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
@@ -77,6 +77,10 @@ GRADIENT_METHODS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hires_cam": hires_cam,
     "xgrad_cam": xgrad_cam,
 }
+MOST_COLUMNS = 5
+MOST_ROWS = 6
+"""What fits a page."""
+
 METHODS = ("cam", *GRADIENT_METHODS)
 TITLES: Mapping[str, str] = {
     "cam": "CAM",
@@ -289,78 +293,75 @@ class ClassActivation(Technique):
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         yield from self._overview(evidence)
         for case, arrays in evidence.each():
-            picture = evidence.picture(case)
             for target in case.targets:
-                yield self._figure(evidence, case, target, picture, arrays)
+                for start in range(0, len(self.layers), MOST_COLUMNS):
+                    yield self._figure(evidence, case, target, arrays, self.layers[start : start + MOST_COLUMNS])
 
     def _overview(self, evidence: Evidence) -> Iterator[Figure]:
-        """Grad-CAM of all images at all layers, one row an image."""
+        """One method of all images at the deepest layers, one row an image."""
         method = "grad_cam" if "grad_cam" in self.methods else self._pairs(evidence.resolution)[0][0]
-        layers = [layer for m, layer in self._pairs(evidence.resolution) if m == method][-5:]
-        rows = []
-        for case, arrays in evidence.each():
-            picture, target = evidence.picture(case), case.targets[0]
-            label = evidence.resolution.label(target)
-            original = Panel(
-                photograph(picture, longest=224),
-                _("{image}: {label}", image=case.name, label=label),
-                _("the image {image} as the network saw it", image=case.name),
-                name=f"{slug(case.name)}-input",
+        layers = [layer for m, layer in self._pairs(evidence.resolution) if m == method][-MOST_COLUMNS:]
+        cases = evidence.cases
+        for start in range(0, len(cases), MOST_ROWS):
+            part = f"-{start // MOST_ROWS + 1}" if start else ""
+            yield Figure(
+                id=f"{self.name}-overview{part}",
+                technique=self.name,
+                rows=tuple(self._row(evidence, case, method, layers) for case in cases[start : start + MOST_ROWS]),
+                caption=_(
+                    "{method} of the first explained class of exhibits, at {n} layers from shallow to deep. Each map "
+                    "is scaled from zero to its own maximum and resized bicubically to the input. {reading}",
+                    method=TITLES[method],
+                    n=len(layers),
+                    reading=READING,
+                ),
+                columns=len(layers) + 1,
+                headings=(_("input"), *(self._heading(evidence.resolution, layer) for layer in layers)),
+                colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
             )
-            panels = [
-                self._panel(evidence, case, target, method, layer, picture, arrays, verbatim("")) for layer in layers
-            ]
-            rows.append(Row((original, *panels)))
-        if not rows:
-            return
-        yield Figure(
-            id=f"{self.name}-overview",
-            technique=self.name,
-            rows=tuple(rows),
-            caption=_(
-                "{method} of the first explained class of every exhibit, at {n} layers from shallow to deep. Each "
-                "map is "
-                "scaled from zero to its own maximum and resized bicubically to the input.",
-                method=TITLES[method],
-                n=len(layers),
-            ),
-            columns=len(layers) + 1,
-            headings=(_("input"), *(self._heading(evidence.resolution, layer) for layer in layers)),
-            colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
+
+    def _row(self, evidence: Evidence, case: Case, method: str, layers: Sequence[str]) -> Row:
+        """The image, then one map a layer."""
+        target, arrays = case.targets[0], evidence.read(case)
+        original = Panel(
+            photograph(evidence.picture(case), longest=224),
+            _("{image}: {label}", image=case.name, label=evidence.resolution.label(target)),
+            _("the image {image} as the network saw it", image=case.name),
+            name=f"{slug(case.name)}-input",
         )
+        maps = (self._panel(evidence, case, target, method, layer, arrays, verbatim("")) for layer in layers)
+        return Row((original, *maps))
 
     def _figure(
-        self, evidence: Evidence, case: Case, target: int, picture: Array, arrays: Mapping[str, Array]
+        self, evidence: Evidence, case: Case, target: int, arrays: Mapping[str, Array], layers: Sequence[str]
     ) -> Figure:
-        pairs = self._pairs(evidence.resolution)
+        """All methods at some layers: one row a method, one column a layer."""
         rows = []
         for method in self.methods:
-            layers = [layer for m, layer in pairs if m == method]
-            if not layers:
-                continue
+            has = [layer for m, layer in self._pairs(evidence.resolution) if m == method and layer in layers]
             # CAM exists for one layer only: the other columns of its row stay empty
             panels = tuple(
-                self._panel(evidence, case, target, method, layer, picture, arrays) if layer in layers else None
-                for layer in self.layers
+                self._panel(evidence, case, target, method, layer, arrays) if layer in has else None for layer in layers
             )
-            rows.append(Row(panels, verbatim(TITLES[method])))
-        label = evidence.resolution.label(target)
+            if has:
+                rows.append(Row(panels, verbatim(TITLES[method])))
+        part = "" if layers[0] == self.layers[0] else f"-{slug(layers[0])}"
         return Figure(
-            id=f"{self.name}-{slug(case.name)}-{target}",
+            id=f"{self.name}-{slug(case.name)}-{target}{part}",
             technique=self.name,
             rows=tuple(rows),
             caption=_(
-                "Class activation maps of {image} for the class {label}: one row a method, one column a layer, "
-                "shallow to deep. "
-                "Each map is scaled from zero to its own maximum, which stands beneath it, resized bicubically to "
-                "the input "
-                "and laid over it; negative values of CAM are not drawn, a map without positive values leaves the "
-                "image plain.",
+                "Class activation maps of {image} for the class {label}: one row a method, one column a layer, shallow "
+                "to deep. Each map is scaled from zero to its own maximum, which stands beneath it, and resized "
+                "bicubically to the input; negative values of CAM are not drawn, a map without positive values "
+                "leaves the image "
+                "plain. {reading}",
                 image=case.name,
-                label=label,
+                label=evidence.resolution.label(target),
+                reading=READING,
             ),
-            columns=len(self.layers),
-            headings=tuple(self._heading(evidence.resolution, layer) for layer in self.layers),
+            columns=len(layers),
+            headings=tuple(self._heading(evidence.resolution, layer) for layer in layers),
             exhibit=case.name,
             colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
         )
@@ -376,14 +377,13 @@ class ClassActivation(Technique):
         target: int,
         method: str,
         layer: str,
-        picture: Array,
         arrays: Mapping[str, Array],
         label: Message | None = None,
     ) -> Panel:
         values = arrays[f"{method}/{layer}/{target}"]
         high = float(values.max())
         shown = verbatim(f"{high:.2g}") if high > 0 else _("no positive value")
-        overlay = heat_map(picture, values, low=0.0, high=max(high, 0.0), colormap=evidence.colormap)
+        overlay = heat_map(evidence.picture(case), values, low=0.0, high=max(high, 0.0), colormap=evidence.colormap)
         alt = _(
             "{method} at {layer} for {label}, maximum {high}",
             method=TITLES[method],
