@@ -52,6 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except Exception as error:
+        if verbose:
+            raise
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        print(f"reportgen: a defect of the program: {type(error).__name__}: {first}", file=sys.stderr)
+        print("  run it again with -v and report what it prints", file=sys.stderr)
+        return FAILED
 
 
 def _complain(error: ReportgenError) -> None:

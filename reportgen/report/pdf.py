@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -22,7 +21,6 @@ from reportgen.report.document import Document
 from reportgen.report.environment import context_of, environment, template_folder
 
 FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
-_PRIVATE = re.compile("[\\ud800-\\udfff]")
 
 
 def render_pdf(document: Document) -> bytes:

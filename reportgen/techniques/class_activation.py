@@ -309,8 +309,8 @@ class ClassActivation(Technique):
                 technique=self.name,
                 rows=tuple(self._row(evidence, case, method, layers) for case in cases[start : start + MOST_ROWS]),
                 caption=_(
-                    "{method} of the first explained class of exhibits, at {n} layers from shallow to deep. Each map "
-                    "is scaled from zero to its own maximum and resized bicubically to the input. {reading}",
+                    "{method} of the first explained class of exhibits, at {n} layers from shallow to deep. Each map is "
+                    "scaled from zero to its own maximum. {reading}",
                     method=TITLES[method],
                     n=len(layers),
                     reading=READING,
@@ -352,10 +352,8 @@ class ClassActivation(Technique):
             rows=tuple(rows),
             caption=_(
                 "Class activation maps of {image} for the class {label}: one row a method, one column a layer, shallow "
-                "to deep. Each map is scaled from zero to its own maximum, which stands beneath it, and resized "
-                "bicubically to the input; negative values of CAM are not drawn, a map without positive values "
-                "leaves the image "
-                "plain. {reading}",
+                "to deep. Each map is scaled from zero to its own maximum, which stands beneath it; negative values of "
+                "CAM are not drawn. {reading}",
                 image=case.name,
                 label=evidence.resolution.label(target),
                 reading=READING,
