@@ -309,8 +309,8 @@ class ClassActivation(Technique):
                 technique=self.name,
                 rows=tuple(self._row(evidence, case, method, layers) for case in cases[start : start + MOST_ROWS]),
                 caption=_(
-                    "{method} of the first explained class of exhibits, at {n} layers from shallow to deep. Each map is "
-                    "scaled from zero to its own maximum. {reading}",
+                    "{method} of the first explained class of exhibits, at {n} layers from shallow to deep. Each map "
+                    "is scaled from zero to its own maximum. {reading}",
                     method=TITLES[method],
                     n=len(layers),
                     reading=READING,
