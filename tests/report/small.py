@@ -65,7 +65,7 @@ def document(**style: Any) -> Document:
     """One document; `style` overrides the fields of its `Style`."""
     sections = _sections()
     findings = (
-        _finding("warning", "Preprocessing was assumed", f"Assumed for {SCRIPT}: mean."),
+        _finding("warning", "Preprocessing was assumed", f"Assumed for {SCRIPT}: mean.", "filters-20", "not-drawn"),
         _finding("info", "Something small", "Nothing to do."),
     )
     predictions = [prediction(name, wrong=number == 1) for number, name in enumerate(NAMES)]
@@ -154,7 +154,7 @@ def _section(
     return Section(name, verbatim(title), f"techniques/{name}.html.j2", facts, figures, references)
 
 
-def _finding(severity: str, title: str, detail: str) -> dict[str, Any]:
+def _finding(severity: str, title: str, detail: str, *figures: str) -> dict[str, Any]:
     return {
         "rule": "some.rule",
         "about": "model",
@@ -165,7 +165,7 @@ def _finding(severity: str, title: str, detail: str) -> dict[str, Any]:
         "n": None,
         "title": title,
         "detail": detail,
-        "figures": [],
+        "figures": list(figures),
     }
 
 

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from reportgen.figures.colour import gradient_png
 from reportgen.report import html
 from reportgen.report.document import Document
 from reportgen.report.html import render_html
@@ -129,7 +130,7 @@ def test_equal_pictures_once(text: str) -> None:
     stored = Counter(re.findall(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+", text))
     assert set(stored.values()) == {1}
     # one colour bar for all figures
-    assert text.count(base64.b64encode(html.gradient_png("inferno").data).decode()) == 1
+    assert text.count(base64.b64encode(gradient_png("inferno").data).decode()) == 1
     # the picture of an exhibit stands on the cover and on its own page
     for number in range(len(NAMES)):
         assert text.count(base64.b64encode(picture(number).data).decode()) == 1
@@ -153,6 +154,18 @@ def test_anchors(page: Page) -> None:
     assert figures <= set(anchors)
     for attributes in page.of("a") + page.of("use"):
         assert attributes["href"].removeprefix("#") in anchors
+
+
+def test_findings_point_at_their_evidence(page: Page, text: str) -> None:
+    assert '<a href="#fig-filters-20">Figure 1</a>' in text
+    assert "#fig-not-drawn" not in text
+
+
+def test_words_do_not_run_together(text: str) -> None:
+    plain = re.sub(r"<wbr>", "", re.sub(r"(?s)<(script|style).*?</\1>", "", text))
+    inline = re.sub(r"</?(a|b|i|code|span|small)\b[^>]*>", "", plain)
+    assert "final linear layer. CAM [" in inline
+    assert "Settings: layers = layer1" in inline
 
 
 def test_same_bytes() -> None:

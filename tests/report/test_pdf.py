@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_what_no_font_has_is_an_escape() -> None:
     assert drawable(plain) is plain
 
 
-@pytest.mark.parametrize("words", ["猫😀", "\udcff", "\x00\x01\x7f", "\u202eabc", "שלום", "a\u0301", "n" * 3000])
+@pytest.mark.parametrize("words", ["猫😀", "\udcff", "\x00\x01\x7f", "\u202eabc", "שלום", "a\u0301", "n" * 250])
 def test_odd_words_in_title_and_verdict(words: str) -> None:
     made = replace(document(title=words, author=words), exhibits=(), verdict=verbatim(words))
     with pikepdf.open(io.BytesIO(render_pdf(made))) as told:
@@ -143,12 +144,16 @@ def test_every_font_is_at_hand() -> None:
 
 def test_style_sheet_and_pictures_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = told.append  # type: ignore[method-assign]
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record)
+
+    handler = Kept()
     logger = logging.getLogger("weasyprint")
     logger.addHandler(handler)
     level = logger.level
-    monkeypatch.setattr(pdf, "_quiet", __import__("contextlib").nullcontext)
+    monkeypatch.setattr(pdf, "_quiet", nullcontext)
     logger.setLevel(logging.WARNING)
     try:
         render_pdf(document())
