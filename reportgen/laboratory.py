@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reportgen.engine.resolution import Resolution
 from reportgen.job import Job
 from reportgen.store import Array, Store
-from reportgen.subject.subject import Subject, importable
+from reportgen.subject.subject import Subject
 
 if TYPE_CHECKING:
     from reportgen.engine.local import Worker
@@ -139,17 +139,15 @@ class Laboratory:
             facts = live_facts(subject.module)
             module = subject.module
         else:
-            with importable(job.pythonpath):
-                module, facts = open_model(
-                    subject.path,
-                    sha256=subject.sha256,
-                    arch=job.arch,
-                    arch_args=job.arch_arg,
-                    pythonpath=job.pythonpath,
-                    weights=job.weights,
-                    num_classes=job.num_classes,
-                    channels_in=job.channels_in,
-                    trust=job.trust_model,
-                )
+            module, facts = open_model(
+                subject.path,
+                sha256=subject.sha256,
+                arch=job.arch,
+                arch_args=job.arch_arg,
+                weights=job.weights,
+                num_classes=job.num_classes,
+                channels_in=job.channels_in,
+                trust=job.trust_model,
+            )
         self._published = facts.published
         return module, asdict(facts)

@@ -17,7 +17,7 @@ from reportgen.progress import SILENT, Progress
 from reportgen.result import Report
 from reportgen.store import Store
 from reportgen.subject.digests import DigestMemory
-from reportgen.subject.subject import load_subject
+from reportgen.subject.subject import importable, load_subject
 
 ATTEMPTS = 3
 """How often work is planned again after stored tensors vanished."""
@@ -55,7 +55,7 @@ def audit(
         memory.save()
     progress.step(1, "load", f"{subject.model_name}; {len(subject.images)} images, {len(subject.skipped)} skipped")
 
-    with Laboratory(subject, job, store, threads) as laboratory:
+    with importable(job.pythonpath), Laboratory(subject, job, store, threads) as laboratory:
         with timed(timings, "plan"):
             made = steps.resolve(job, subject, store, laboratory)
         progress.step(2, "plan", f"{made.resolution.model['architecture']}; {len(made.shown)} techniques")
@@ -90,7 +90,7 @@ def foresee(model: Any, images: Any, job: Job) -> str:
     memory = DigestMemory(store.base / "digests.json")
     subject = load_subject(model, images, job, memory, threads=threads)
     memory.save()
-    with Laboratory(subject, job, store, threads) as laboratory:
+    with importable(job.pythonpath), Laboratory(subject, job, store, threads) as laboratory:
         made = steps.resolve(job, subject, store, laboratory)
         return forecast.words(job, subject, made, store, laboratory.pass_facts)
 

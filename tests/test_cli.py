@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from reportgen.cli import main
 from tests.networks import lively
@@ -162,3 +163,29 @@ def test_help_is_quick_and_does_not_import_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert "MODEL IMAGES" in done.stdout
+
+
+def test_own_architecture_and_own_preprocessing(subject: Path, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "mine_for_test.py").write_text(
+        "import numpy as np\n"
+        "from torch import nn\n"
+        "def net(width):\n"
+        "    parts = nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4)\n"
+        "    return nn.Sequential(*parts)\n"
+        "def prepare(image):\n"
+        "    return np.asarray(image.convert('RGB').resize((24, 16)), np.float32).transpose(2, 0, 1) / 255\n"
+    )
+    torch.manual_seed(0)
+    parts = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    torch.save(nn.Sequential(*parts).state_dict(), tmp_path / "own.pt")
+    words = ["--arch", "mine_for_test:net", "--arch-arg", "width=6", "--transform", "mine_for_test:prepare"]
+    words += ["--pythonpath", str(code), "--input-size", "16x24", "-q", "-o", str(tmp_path / "r.json")]
+    assert main([str(tmp_path / "own.pt"), str(subject / "images"), *words]) == 0
+    facts = json.loads((tmp_path / "r.json").read_text())
+    assert facts["model"]["input"]["size"] == [16, 24]
+    assert facts["model"]["input"]["assumed"] == []
+    assert facts["techniques"]["class_activation"]["status"] == "complete"
+    assert str(code) not in sys.path
+    assert main([str(tmp_path / "own.pt"), str(subject / "images"), "-q", "--arch", "mine_for_test:nothing"]) == 1

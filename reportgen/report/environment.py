@@ -47,7 +47,7 @@ def environment() -> Environment:
         value.translated(translations.gettext) if isinstance(value, Message) else str(value)
     )
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
-    made.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    made.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
     made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"
     made.filters["softly"] = _softly
     made.globals["formula"] = _formula

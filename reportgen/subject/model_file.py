@@ -261,7 +261,6 @@ def open_model(
     sha256: str,
     arch: str | None = None,
     arch_args: Mapping[str, object] | None = None,
-    pythonpath: Sequence[Path] = (),
     weights: str | None = None,
     num_classes: int | None = None,
     channels_in: int | None = None,
@@ -274,7 +273,6 @@ def open_model(
         sha256: of its bytes.
         arch: the user's word for the architecture.
         arch_args: further arguments of its constructor.
-        pythonpath: folders from which own code may be imported (made importable by the caller).
         weights: ``raw`` or ``ema``.
         num_classes: the user's word for the width of the head.
         channels_in: the user's word for the input channels.
