@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from reportgen import forecast, steps
+from reportgen.drawing import draw
 from reportgen.errors import EntryVanished, OutOfMemory
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
@@ -67,7 +68,7 @@ def audit(
                 with timed(timings, "examine"):
                     examined = steps.examine(subject, made, scanned, store, laboratory, progress)
                 with timed(timings, "draw"):
-                    document = steps.draw(job, subject, made, scanned, examined, store, laboratory, timings, command)
+                    document = draw(job, subject, made, scanned, examined, store, laboratory, timings, command)
                 break
             except OutOfMemory:
                 made = steps.halved(made, job, subject, store)

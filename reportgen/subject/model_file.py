@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,28 +22,20 @@ from reportgen.subject.architectures import (
     published,
     qualified,
 )
-from reportgen.subject.containers import Container, open_container
-from reportgen.subject.modules import build, is_module, state_of
-from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
-from reportgen.subject.safe_pickle import Inert, TensorSpec
-
-State = Mapping[str, Any]
-"""Names to tensors, or to descriptions of tensors."""
-
-EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
-RAW = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "module",
-    "weights",
-    "params",
-    "model_state",
-    "classifier",
+from reportgen.subject.containers import Container
+from reportgen.subject.contents import (
+    EMA,
+    RAW,
+    Contents,
+    State,
+    is_state,
+    own_words,
+    read_contents,
+    shape_of,
+    tensors_of,
 )
-NAMED = ("architecture", "arch", "model_name", "model_arch", "model_type")
+from reportgen.subject.modules import build
+from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
 
 
 @dataclass(frozen=True)
@@ -91,164 +82,6 @@ class ModelFacts:
     labels: tuple[str, ...] | None
     head_published: bool
     labels_from: str | None = None
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What lies in a file, before anything is made real.
-
-    Attributes:
-        format: as in `ModelFacts`.
-        container: the opened file.
-        state: names to tensors or descriptions.
-        module: stand-in of a pickled module, if it is one.
-        weights: ``raw`` or ``ema``.
-        own: what the file says of itself: architecture, class names, ``pretrained_cfg``.
-    """
-
-    format: str
-    container: Container
-    state: State
-    module: Inert | None
-    weights: str
-    own: Mapping[str, Any]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names to shapes."""
-        return {key: _shape(value) for key, value in self.state.items()}
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.size) if isinstance(value, TensorSpec) else tuple(value.shape)
-
-
-# reading
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def read_contents(path: Path, shown: str, weights: str | None = None) -> Contents:
-    """What a weights file holds, without running anything in it.
-
-    Args:
-        weights: ``raw`` or ``ema``; None takes the moving average where there is one.
-
-    Raises:
-        ModelFileError: if it cannot be read, or there are no weights in it.
-        UnsafeModelError: if opening it could run code.
-    """
-    container = open_container(path, shown)
-    root = container.root
-    if container.kind == "safetensors":
-        return Contents("safetensors", container, root, None, "raw", _own_words(container.metadata))
-    if is_module(root):
-        return Contents("module", container, state_of(root), root, "raw", {})
-    if isinstance(root, Inert) and isinstance(root.state, dict):
-        root = root.state
-    if not isinstance(root, dict):
-        raise ModelFileError(
-            f"there are no weights in {shown!r}: it holds a {_kind(root)}", "give a state dict or a checkpoint"
-        )
-    if _is_state(root):
-        return Contents("state-dict", container, _tensors(root), None, "raw", {})
-    found = _weights_in(root)
-    order = ("ema", "raw") if weights is None else (weights,)
-    for which in order:
-        if which in found:
-            value = found[which]
-            inert = value if is_module(value) else None
-            state = state_of(value) if inert is not None else _tensors(value)
-            return Contents("checkpoint", container, state, inert, which, _own_words(root))
-    if found:
-        raise ModelFileError(
-            f"{shown!r} holds no {weights} weights", f"leave out --weights: it holds {', '.join(found)}"
-        )
-    keys = ", ".join(str(key) for key in list(root)[:6])
-    raise ModelFileError(
-        f"there are no weights in {shown!r}: it holds {keys or 'nothing'}", "give a state dict or a checkpoint"
-    )
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Inert):
-        return value.path
-    return "tensor" if isinstance(value, TensorSpec) else type(value).__name__
-
-
-def _is_state(value: Any) -> bool:
-    """A mapping that is mostly tensors under words."""
-    if not isinstance(value, dict) or not value:
-        return False
-    tensors = sum(isinstance(one, TensorSpec | Tensor) and isinstance(key, str) for key, one in value.items())
-    return tensors >= 2 and tensors >= 0.5 * len(value)
-
-
-def _tensors(value: Mapping[Any, Any]) -> State:
-    return OrderedDict((k, v) for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorSpec | Tensor))
-
-
-def _weights_in(root: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
-    """The mappings or modules of weights in a checkpoint: under ``ema`` and ``raw``."""
-    found: dict[str, Any] = {}
-    for which, names in (("ema", EMA), ("raw", RAW)):
-        for name in names:
-            value = root.get(name)
-            if value is None:
-                continue
-            if is_module(value) or _is_state(value):
-                found.setdefault(which, value)
-            elif isinstance(value, dict) and depth < 2:
-                inner = _weights_in(value, depth + 1)
-                if inner:
-                    found.setdefault(which, inner.get("raw", inner.get("ema")))
-                elif _is_state(value.get("module")):
-                    found.setdefault(which, value["module"])
-    return found
-
-
-def _own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
-    """What a checkpoint says of itself, plain values only."""
-    own: dict[str, Any] = {}
-    arguments = root.get("args")
-    told = [root]
-    if isinstance(arguments, Inert) and isinstance(arguments.state, dict):
-        told.append(arguments.state)
-    elif isinstance(arguments, dict):
-        told.append(arguments)
-    for table in told:
-        for name in NAMED:
-            if isinstance(table.get(name), str):
-                own.setdefault("architecture", table[name])
-    if isinstance(told[-1].get("model"), str):
-        own.setdefault("architecture", told[-1]["model"])
-    cfg = root.get("pretrained_cfg")
-    if isinstance(cfg, str):
-        try:
-            cfg = json.loads(cfg)
-        except ValueError:
-            cfg = None
-    if isinstance(cfg, dict):
-        own["pretrained_cfg"] = cfg
-    for name in ("classes", "class_names", "labels", "idx_to_class", "class_to_idx"):
-        labels = _labels(name, root.get(name))
-        if labels:
-            own.setdefault("labels", labels)
-    return own
-
-
-def _labels(name: str, value: Any) -> tuple[str, ...] | None:
-    """Class names in one of the usual shapes, or None."""
-    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if isinstance(value, dict) and value:
-        pairs = [(v, k) for k, v in value.items()] if name == "class_to_idx" else list(value.items())
-        try:
-            numbered = {int(k): str(v) for k, v in pairs}
-        except (TypeError, ValueError):
-            return None
-        if sorted(numbered) == list(range(len(pairs))):
-            return tuple(numbered[i] for i in range(len(numbered)))
-    return None
 
 
 # opening
@@ -320,7 +153,7 @@ def _from_weights(
 ) -> tuple[nn.Module, ModelFacts]:
     name, how, candidates, prefix = _settle_architecture(contents, shown, arch)
     state = stripped(contents.state, prefix)
-    shapes = {key: _shape(value) for key, value in state.items()}
+    shapes = {key: shape_of(value) for key, value in state.items()}
     known = described(name)
     classes = num_classes or _classes_of(shapes, known.heads if known else ())
     if name.partition(":")[0] not in ("torchvision", "timm"):
@@ -450,7 +283,7 @@ def _load(module: nn.Module, state: State, shown: str, name: str, tensor: Callab
     """
     expected = module.state_dict()
     missing = [key for key in expected if key not in state and counts(key)]
-    reshaped = [key for key in expected if key in state and tuple(expected[key].shape) != _shape(state[key])]
+    reshaped = [key for key in expected if key in state and tuple(expected[key].shape) != shape_of(state[key])]
     stray = [key for key in state if key not in expected]
     if missing or reshaped:
         told = []
@@ -458,9 +291,8 @@ def _load(module: nn.Module, state: State, shown: str, name: str, tensor: Callab
             told.append(f"{len(missing)} are missing ({', '.join(missing[:2])})")
         if reshaped:
             key = reshaped[0]
-            told.append(
-                f"{len(reshaped)} are of another shape ({key}: {_shape(state[key])}, not {tuple(expected[key].shape)})"
-            )
+            shapes = f"{shape_of(state[key])}, not {tuple(expected[key].shape)}"
+            told.append(f"{len(reshaped)} are of another shape ({key}: {shapes})")
         if stray:
             told.append(f"{len(stray)} are unknown to it ({', '.join(stray[:2])})")
         raise ArchitectureError(
@@ -549,9 +381,9 @@ def _trusted(
             inner = next((v for n in (*EMA, *RAW) if isinstance(v := made.get(n), nn.Module)), None)
             if inner is not None:
                 return _trusted_module(inner, kind, common)
-            state: Mapping[Any, Any] = next((made[n] for n in (*EMA, *RAW) if _is_state(made.get(n))), made)
+            state: Mapping[Any, Any] = next((made[n] for n in (*EMA, *RAW) if is_state(made.get(n))), made)
             container = Container("trusted", made, {})
-            contents = Contents("checkpoint", container, _tensors(state), None, "raw", _own_words(made))
+            contents = Contents("checkpoint", container, tensors_of(state), None, "raw", own_words(made))
             module, facts = _from_weights(contents, shown, common, arch, arch_args, num_classes, channels_in)
             return module, ModelFacts(**{**vars(facts), "safe": False})
         errors.append(f"it holds a {type(made).__name__}")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
 from reportgen.subject.architectures import torchvision_names
-from reportgen.subject.model_file import ModelFacts, inspect_file, open_model, read_contents
+from reportgen.subject.contents import read_contents
+from reportgen.subject.model_file import ModelFacts, inspect_file, open_model
 from reportgen.subject.recognition import catalogue
 from tests.networks import enlivened, lively, noise
 

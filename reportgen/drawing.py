@@ -1,0 +1,181 @@
+"""Step 5: results, findings and figures of every technique, and the document they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
+
+from reportgen import summary
+from reportgen.engine.plan import (
+    Planned,
+)
+from reportgen.errors import EntryVanished, ReportgenError
+from reportgen.exhibits import Choice
+from reportgen.figures.figure import Figure
+from reportgen.figures.tiles import photograph
+from reportgen.findings import Finding, worst_first
+from reportgen.job import Job
+from reportgen.laboratory import Laboratory
+from reportgen.report.document import Document, Exhibit, Section, Style
+from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
+from reportgen.store import Array, Store
+from reportgen.subject.subject import Subject
+from reportgen.techniques.technique import Case, Evidence
+from reportgen.text import Message, verbatim
+
+
+def draw(
+    job: Job,
+    subject: Subject,
+    made: Blueprint,
+    scanned: Scanned,
+    examined: Examined,
+    store: Store,
+    laboratory: Laboratory,
+    timings: dict[str, float],
+    command: str,
+) -> Document:
+    """Figures, results and findings of every technique; then the facts, the verdict, and the document they make.
+
+    Raises:
+        EntryVanished: if a tensor that was planned on is gone.
+    """
+    pictures = Pictures(subject, made.resolution, store, laboratory.threads)
+    findings = summary.subject_findings(subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched)
+    begin = perf_counter()
+    sections: list[Section] = []
+    for planned in made.planned:
+        if planned.name in made.shown:
+            section, found = _section(planned, job, made, scanned, examined, store, pictures)
+            sections.append(section)
+            findings += found
+    timings["draw"] = perf_counter() - begin
+    findings = worst_first(findings)
+    facts = _facts(job, subject, made, scanned, sections, findings, laboratory, timings)
+    return Document(
+        facts=facts,
+        verdict=summary.verdict(scanned.used, scanned.choices, findings),
+        findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
+        sections=tuple(sections),
+        exhibits=tuple(_exhibit(choice, facts, sections, pictures, scanned) for choice in scanned.choices),
+        style=Style(
+            title=job.title or f"{subject.model_name}",
+            author=job.author,
+            date=job.date or summary.today(),
+            paper=job.paper,
+        ),
+        command=command,
+    )
+
+
+def _section(
+    planned: Planned,
+    job: Job,
+    made: Blueprint,
+    scanned: Scanned,
+    examined: Examined,
+    store: Store,
+    pictures: Pictures,
+) -> tuple[Section, list[Finding]]:
+    technique = planned.technique
+    facts: dict[str, Any] = {"status": "complete", "options": technique.options(), "results": {}, "figures": []}
+    reason: Message | None = None
+    figures: tuple[Figure, ...] = ()
+    findings: list[Finding] = []
+    failure = examined.failures.get(planned.name)
+    if planned.reason is not None:
+        facts["status"], reason = "not_applicable", planned.reason
+    elif failure is not None:
+        facts["status"], reason = "failed", verbatim(failure)
+    else:
+        evidence = _evidence(planned, job, made, scanned, store, pictures)
+        try:
+            facts["results"] = technique.results(evidence)
+            findings = technique.findings(facts["results"], evidence)
+            figures = tuple(technique.figures(evidence))
+        except EntryVanished:
+            raise
+        except Exception as error:
+            words = error.thing if isinstance(error, ReportgenError) else f"{type(error).__name__}: {error}"
+            facts["status"], reason = "failed", verbatim(words.splitlines()[0][:200])
+    if reason is not None:
+        facts["reason"] = str(reason)
+    facts["figures"] = [figure.id for figure in figures]
+    if not summary.reproducible():
+        facts["seconds"] = round(examined.seconds.get(planned.name, 0.0), 3)
+        facts["cached"] = planned.name not in examined.computed
+    section = Section(planned.name, technique.title, technique.template, facts, figures, technique.references, reason)
+    return section, findings
+
+
+def _evidence(
+    planned: Planned, job: Job, made: Blueprint, scanned: Scanned, store: Store, pictures: Pictures
+) -> Evidence:
+    def stored(case: Case | None) -> Mapping[str, Array]:
+        entry = store.get(planned.key(case))
+        if entry is None:
+            raise EntryVanished
+        return entry.arrays
+
+    def scanned_row(case: Case | None) -> Mapping[str, Array]:
+        row = scanned.shards[planned.name].row(case.digest) if case is not None else None
+        if row is None:
+            raise EntryVanished
+        return row
+
+    scope = planned.technique.scope
+    cases = {"exhibit": scanned.cases, "scan": tuple(Case(one.name, one.digest) for one in scanned.used)}.get(scope, ())
+    return Evidence(
+        made.resolution,
+        cases,
+        scanned_row if scope == "scan" else stored,
+        lru_cache(maxsize=1)(lambda case: pictures.read(case.digest)["fitted"]),
+        job.colormap,
+    )
+
+
+def _facts(
+    job: Job,
+    subject: Subject,
+    made: Blueprint,
+    scanned: Scanned,
+    sections: Sequence[Section],
+    findings: Sequence[Finding],
+    laboratory: Laboratory,
+    timings: Mapping[str, float],
+) -> dict[str, Any]:
+    resolution = made.resolution
+    facts: dict[str, Any] = {
+        "schema": summary.SCHEMA_VERSION,
+        "generator": summary.generator_facts(job),
+        "model": summary.model_facts(subject, resolution),
+        "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
+        "predictions": [summary.prediction_facts(one, resolution) for one in scanned.used],
+        "metrics": summary.metrics_facts(scanned.used),
+        "techniques": {section.name: dict(section.facts) for section in sections},
+        "findings": [finding.facts() for finding in findings],
+        "environment": summary.environment_facts(resolution),
+    }
+    if not summary.reproducible():
+        facts["passes"] = laboratory.pass_facts
+        facts["timings"] = {step: round(seconds, 3) for step, seconds in timings.items()}
+    return facts
+
+
+def _exhibit(
+    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures, scanned: Scanned
+) -> Exhibit:
+    prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
+    arrays = pictures.read(prediction["sha256"])
+    own = [figure for section in sections for figure in section.figures if figure.exhibit == choice.name]
+    return Exhibit(
+        name=choice.name,
+        why=summary.why(choice),
+        picture=photograph(arrays["fitted"]),
+        original=photograph(arrays["original"], longest=ORIGINAL_SIDE),
+        prediction=prediction,
+        # what spans the layers comes first, then layer by layer
+        figures=tuple(sorted(own, key=lambda figure: figure.layer is not None)),
+    )
