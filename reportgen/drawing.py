@@ -114,10 +114,10 @@ def _evidence(
     planned: Planned, job: Job, made: Blueprint, scanned: Scanned, store: Store, pictures: Pictures
 ) -> Evidence:
     def stored(case: Case | None) -> Mapping[str, Array]:
-        entry = store.get(planned.key(case))
-        if entry is None:
+        found = planned.read(case, store)
+        if found is None:
             raise EntryVanished
-        return entry.arrays
+        return found
 
     def scanned_row(case: Case | None) -> Mapping[str, Array]:
         row = scanned.shards[planned.name].row(case.digest) if case is not None else None

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from reportgen import steps
-from reportgen.engine.plan import Planned, merge, plan_examination
+from reportgen.engine.plan import Planned, plan_examination
 from reportgen.job import Job
 from reportgen.store import Store
 from reportgen.subject.subject import Subject
+from reportgen.techniques.technique import Case
 
 BACKWARD_COST = 2.0
 """A backward to inner layers costs about as much as two forwards."""
@@ -36,20 +37,19 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
     exact = lacking == 0
     wanted = min(steps.wanted_exhibits(job), len(digests))
     if exact:
-        batches, backwards, images, missing, stored = _exactly(job, subject, made, store, shards)
+        batches, images, backwards, missing, stored = _exactly(job, subject, made, store, shards)
         lines.append(
             f"4 examine  {stored + missing} results about exhibits, {stored} stored: "
             f"{_passes(batches, images)}, {backwards} backward"
         )
     else:
-        active = [p for p in made.planned if p.technique.scope == "exhibit" and p.reason is None]
-        merged = merge(p.needs for p in active)
-        batches = -(-wanted // made.batch) if active else 0
-        backwards, images = batches * len(merged.backwards), wanted if active else 0
-        passes = _passes(batches, images)
+        # the exhibits are not known yet: the bound is that of images of which nothing is stored, in full batches
+        unknown = [Case("", "", (0,), (), place) for place in range(wanted)]
+        examination = plan_examination(made.planned, unknown, store, made.batch)
+        batches, images, backwards = examination.passes(made.batch)
         lines.append(
-            f"4 examine  at most {wanted * len(active)} results about {wanted} exhibits: at most {passes}, "
-            f"{backwards} backward for every class explained"
+            f"4 examine  at most {examination.missing} results about {wanted} exhibits: at most "
+            f"{_passes(batches, images)}, {backwards} backward where one class of each is explained"
         )
     lines += [_line(planned, store) for planned in made.planned if planned.name in made.shown]
     seconds = made.resolution.seconds * (lacking + images + BACKWARD_COST * made.batch * backwards)
@@ -64,13 +64,7 @@ def _exactly(
 ) -> tuple[int, int, int, int, int]:
     scanned = steps.read_scan(job, subject, made, shards)
     examination = plan_examination(made.planned, scanned.cases, store, made.batch)
-    return (
-        len(examination.batches),
-        sum(batch.backwards for batch in examination.batches),
-        sum(len(batch.cases) for batch in examination.batches),
-        examination.missing,
-        examination.stored,
-    )
+    return (*examination.passes(made.batch), examination.missing, examination.stored)
 
 
 def _passes(batches: int, samples: int) -> str:
@@ -80,7 +74,8 @@ def _passes(batches: int, samples: int) -> str:
 def _line(planned: Planned, store: Store) -> str:
     if planned.reason is not None:
         return f"  {planned.name:17} not applicable: {planned.reason}"
-    kept = "stored" if planned.technique.scope == "model" and store.has(planned.key(None)) else planned.technique.scope
+    whole = planned.technique.scope == "model" and not planned.tasks(None, store)
+    kept = "stored" if whole else planned.technique.scope
     layers = ", ".join(planned.technique.layers)
     return f"  {planned.name:17} {kept}{': ' + layers if layers else ''}"
 

@@ -110,12 +110,12 @@ class Report:
             if image is None or image not in found:
                 raise UsageError(f"there is no usable image {image!r}", "name one of the images of this report")
             return found[image].row if technique == "predictions" else self._row(technique, found[image].digest)
-        entry = self._store.get(planned.key(None if planned.technique.scope == "model" else self._case(image)))
-        if entry is None:
+        arrays = planned.read(None if planned.technique.scope == "model" else self._case(image), self._store)
+        if not arrays:
             raise UsageError(
                 f"{technique!r} left no tensors in this report", str(planned.reason or "run the audit again")
             )
-        return entry.arrays
+        return arrays
 
     def _row(self, technique: str, digest: str) -> Mapping[str, Array]:
         row = self._scanned.shards[technique].row(digest)

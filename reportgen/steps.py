@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reportgen import exhibits, summary
 from reportgen.engine.plan import (
-    Batch,
+    Examination,
     Planned,
     about_model,
     plan_examination,
@@ -203,7 +203,7 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
         )
     choices = exhibits.choose([_seen(one) for one in used], wanted_exhibits(job), given=job.exhibit, seed=job.seed)
     by_name = {one.name: one for one in used}
-    cases = tuple(_case(by_name[choice.name], job, made.resolution) for choice in choices)
+    cases = tuple(_case(by_name[choice.name], place, job, made.resolution) for place, choice in enumerate(choices))
     ordered = tuple(sorted(skipped, key=lambda one: one.name))
     return Scanned(tuple(used), ordered, choices, cases, shards, unmatched)
 
@@ -232,7 +232,7 @@ def _seen(one: Predicted) -> Seen:
     return Seen(one.name, one.digest, one.first, first, first - second, one.truth.label if one.truth else None)
 
 
-def _case(one: Predicted, job: Job, resolution: Resolution) -> Case:
+def _case(one: Predicted, place: int, job: Job, resolution: Resolution) -> Case:
     """The exhibit with the classes that ``--target`` means for it, each once."""
     targets: dict[int, str] = {}
     for word in job.target:
@@ -245,7 +245,7 @@ def _case(one: Predicted, job: Job, resolution: Resolution) -> Case:
             targets.setdefault(class_named(word, resolution), word)
     if not targets:
         targets[one.first] = "predicted"
-    return Case(one.name, one.digest, tuple(targets), tuple(targets.values()))
+    return Case(one.name, one.digest, tuple(targets), tuple(targets.values()), place)
 
 
 def class_named(word: str, resolution: Resolution) -> int:
@@ -270,7 +270,7 @@ def examine(
 ) -> Examined:
     """Everything about the exhibits and about the model that the store does not have."""
     examination = plan_examination(made.planned, scanned.cases, store, made.batch)
-    models = [planned for planned in about_model(made.planned) if not store.has(planned.key(None))]
+    models = about_model(made.planned, store)
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
     progress.step(
         4,
@@ -278,23 +278,26 @@ def examine(
         f"{len(scanned.cases)} exhibits: {examination.missing} results to compute, {examination.stored} stored",
     )
     pictures.make(case.digest for case in scanned.cases)
-    if not examination.batches and not models:
+    if not examination.missing and not models:
         return Examined({}, frozenset(), {})
     worker = laboratory.worker(made.resolution, pictures.input, provenance(made.resolution))
     failures: dict[str, str] = {}
-    for planned in models:
-        if (reason := worker.about_model(planned)) is not None:
-            failures[planned.name] = reason
-    total = sum(len(batch.cases) for batch in examination.batches)
-    progress.each(_batches(worker, examination.batches, pictures, failures), "examine", total, "image")
-    computed = {planned.name for batch in examination.batches for planned in batch.techniques}
-    return Examined(failures, frozenset(computed | {planned.name for planned in models}), worker.seconds)
+    for task in models:
+        if (reason := worker.about_model(task)) is not None:
+            failures[task.name] = reason
+    total = sum(len(batch.cases) for batch in examination.batches) + len(examination.closeups)
+    progress.each(_works(worker, examination, pictures, failures), "examine", total, "image")
+    computed = {task.name for work in examination.works for task in work.tasks} | {task.name for task in models}
+    return Examined(failures, frozenset(computed), worker.seconds)
 
 
-def _batches(worker: Worker, batches: Sequence[Batch], pictures: Pictures, failures: dict[str, str]) -> Iterator[int]:
-    for batch in batches:
+def _works(worker: Worker, examination: Examination, pictures: Pictures, failures: dict[str, str]) -> Iterator[int]:
+    for batch in examination.batches:
         failures.update(worker.examine(batch, {case.digest: pictures.input(case.digest) for case in batch.cases}))
         yield len(batch.cases)
+    for closeup in examination.closeups:
+        failures.update(worker.close_up(closeup, pictures.input(closeup.case.digest)))
+        yield 1
 
 
 @dataclass

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reportgen.engine.derivations import derived
 from reportgen.engine.device import is_out_of_memory
 from reportgen.engine.passes import Passes, Trace
-from reportgen.engine.plan import Batch, Planned, bucket_of, merge
-from reportgen.engine.probe import EngineProbe, named
+from reportgen.engine.plan import Batch, Closeup, Planned, Task, bucket_of, merge
+from reportgen.engine.probe import Alone, EngineProbe, named
+from reportgen.engine.requests import Derivation
 from reportgen.engine.shards import Shards
 from reportgen.errors import OutOfMemory, PassError, ReportgenError
 from reportgen.store import Array, Store
@@ -100,19 +102,50 @@ class Worker:
         try:
             trace = self._trace(batch, [inputs[case.digest] for case in batch.cases], classes)
         except PassError as error:
-            return {planned.name: error.thing for planned in batch.techniques}
-        failures: dict[str, str] = {}
-        for planned in batch.techniques:
-            probe = EngineProbe(self.passes.resolution, self.passes.module, planned.needs, trace, classes)
+            return {task.name: error.thing for task in batch.tasks}
+        return self._each(batch.tasks, batch.cases, trace, classes)
+
+    def close_up(self, work: Closeup, array: Array) -> dict[str, str]:
+        """Everything about one image alone: one forward for all units, and each set of derived inputs. Returns
+        failures by technique.
+
+        Args:
+            array: (C,H,W).
+        """
+        image = torch.from_numpy(np.asarray(array)[None])
+        merged = work.merged
+        trace = None
+        if merged.units:
             try:
-                computed = self._computed(planned, probe)
+                trace = self.passes.forward(
+                    image, 1, taps=merged.taps, scores=False, wrt=merged.wrt, rules=merged.rules
+                )
+            except PassError as error:
+                return {task.name: error.thing for task in work.tasks}
+        classes = tuple((index,) for index in work.case.targets)
+        return self._each(work.tasks, (work.case,), trace, classes, _Alone(self, image))
+
+    def _each(
+        self,
+        tasks: Sequence[Task],
+        cases: Sequence[Case],
+        trace: Trace | None,
+        classes: tuple[tuple[int | None, ...], ...],
+        alone: Alone | None = None,
+    ) -> dict[str, str]:
+        """Compute and store each task; what fails keeps no other from being done."""
+        failures: dict[str, str] = {}
+        for task in tasks:
+            probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs, trace, classes, alone)
+            try:
+                computed = self._computed(task.planned, probe)
             except OutOfMemory:
                 raise
             except Exception as error:
-                failures[planned.name] = _reason(error)
+                failures[task.name] = _reason(error)
                 continue
-            for row, case in enumerate(batch.cases):
-                self._put(planned, case, named(computed, classes, row))
+            for row, case in enumerate(cases):
+                self._put(task, case, named(computed, classes, row))
         return failures
 
     def _trace(self, batch: Batch, arrays: Sequence[Array], classes: Sequence[Sequence[int | None]]) -> Trace:
@@ -123,7 +156,7 @@ class Worker:
             taps=merged.taps,
             scores=merged.scores,
             wrt=merged.wrt,
-            rules=any(rule != "gradient" for rule, _wrt in merged.backwards),
+            rules=merged.rules,
         )
         left = batch.backwards
         for rule, wrt in merged.backwards:
@@ -132,14 +165,16 @@ class Worker:
                 trace.backward(place, chosen, wrt, keep=left > 0, rule=rule)
         return trace
 
-    def about_model(self, planned: Planned) -> str | None:
+    def about_model(self, task: Task) -> str | None:
         """A technique that looks at the model alone. Returns why it failed, or None."""
-        probe = EngineProbe(self.passes.resolution, self.passes.module, planned.needs)
+        probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs)
         try:
-            computed = self._computed(planned, probe)
+            computed = self._computed(task.planned, probe)
+        except OutOfMemory:
+            raise
         except Exception as error:
             return _reason(error)
-        self._put(planned, None, computed)
+        self._put(task, None, computed)
         return None
 
     def _computed(self, planned: Planned, probe: EngineProbe) -> dict[str, Array]:
@@ -154,8 +189,8 @@ class Worker:
         finally:
             self.seconds[planned.name] = self.seconds.get(planned.name, 0.0) + perf_counter() - begin
 
-    def _put(self, planned: Planned, case: Case | None, arrays: Mapping[str, Array]) -> None:
-        self.store.put(planned.key(case), arrays, {"kind": planned.name, **self.provenance})
+    def _put(self, task: Task, case: Case | None, arrays: Mapping[str, Array]) -> None:
+        self.store.put(task.planned.key(task.part, case), arrays, {"kind": task.name, **self.provenance})
 
     def _padded(self, arrays: Sequence[Array]) -> Tensor:
         """(B,C,H,W): the images, then zeros up to the fixed batch."""
@@ -163,6 +198,30 @@ class Worker:
         for row, array in enumerate(arrays):
             stacked[row] = array
         return torch.from_numpy(stacked)
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """Passes for one image alone.
+
+    Attributes:
+        image: (1,C,H,W).
+    """
+
+    worker: Worker
+    image: Tensor
+
+    def derived_scores(self, derivation: Derivation) -> Tensor:
+        """Scores of derived inputs, made and processed in batches of the fixed shape."""
+        passes, size = self.worker.passes, self.worker.batch
+        found: list[Tensor] = []
+        for start in range(0, derivation.count, size):
+            count = min(size, derivation.count - start)
+            inputs = derived(self.image, derivation, start, size, passes.resolution.pipeline)
+            scores = passes.forward(inputs, count).scores
+            assert scores is not None
+            found.append(scores[:count])
+        return torch.cat(found)
 
 
 def _on_host(computed: Mapping[str, Tensor]) -> dict[str, Array]:

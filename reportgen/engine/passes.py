@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from reportgen.engine.device import is_out_of_memory
 from reportgen.engine.layers import as_maps, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
-from reportgen.engine.requests import INPUT, Rule
+from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.rules import CurrentRule, Rectifiers
 from reportgen.errors import OutOfMemory, PassError
@@ -80,7 +81,8 @@ class Trace:
         scores: (n, classes) class scores, or None where the forward stopped early.
         outputs: raw outputs of the tapped layers, and the input under `INPUT` where it is differentiated.
         current: the rule that its rectifiers follow.
-        rectifiers: how many calls of rectifiers were caught; None where they were not looked for.
+        rectifiers: the calls of rectifiers and other activations that follow the rules; None where they were not looked
+            for.
     """
 
     resolution: Resolution
@@ -130,6 +132,59 @@ class Trace:
             raw = torch.zeros_like(self.outputs[name]) if gradient is None else gradient
             maps = raw if name == INPUT else as_maps(raw, self.resolution.layer(name))
             self._gradients[place, name, rule] = maps[: self.count]
+
+    def strongest(self, units: Units) -> tuple[Tensor, Tensor, Tensor]:
+        """The units that `units` means in the one image of this trace, strongest first, of equals the first.
+
+        Returns:
+            Channel numbers (K,), row and column of each one's strongest position (K, 2), activation there (K,).
+        """
+        maps = self.activation(units.layer)[0]
+        chosen = torch.tensor(units.channels, device=maps.device)
+        highest, place = maps[chosen].flatten(1).max(dim=1)
+        order = highest.sort(descending=True, stable=True).indices[: units.most]
+        width = maps.shape[2]
+        positions = torch.stack((place[order] // width, place[order] % width), dim=1)
+        return chosen[order], positions, highest[order]
+
+    def project(self, layer: str, channels: Tensor, positions: Tensor, rule: Rule) -> Tensor:
+        """Send 1 back from each of K units of a layer to the input, all by one backward. Keeps the graph.
+
+        Args:
+            channels: (K,) numbers.
+            positions: (K, 2) row and column in the layer's maps.
+            rule: what rectifiers do; others than the gradient need a forward that caught them.
+
+        Returns:
+            (K, C, H, W).
+        """
+        assert self.count == 1
+        assert rule == "gradient" or self.rectifiers is not None
+        maps = as_maps(self.outputs[layer], self.resolution.layer(layer))
+        count = len(channels)
+        seeds = torch.zeros((count, *maps.shape), dtype=maps.dtype, device=maps.device)
+        seeds[torch.arange(count, device=maps.device), 0, channels, positions[:, 0], positions[:, 1]] = 1
+        with _memory(), self.current.set(rule), torch.enable_grad():
+            found = _gradients(maps, self.outputs[INPUT], seeds)
+        self.counts.backward_batches += 1
+        self.counts.backward_samples += count
+        return found[:, 0]
+
+
+def _gradients(output: Tensor, x: Tensor, seeds: Tensor) -> Tensor:
+    """(K, *x.shape) derivatives for K seeds, by one vectorised backward where the operations allow it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of operations that are looped over instead
+            (found,) = torch.autograd.grad(
+                output, x, seeds, retain_graph=True, is_grads_batched=True, allow_unused=True
+            )
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        rows = [torch.autograd.grad(output, x, seed, retain_graph=True, allow_unused=True)[0] for seed in seeds]
+        found = None if rows[0] is None else torch.stack([row for row in rows if row is not None])
+    return torch.zeros((len(seeds), *x.shape), device=x.device) if found is None else found
 
 
 @contextmanager

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from reportgen.engine.outputs import entropy_of, independent, probabilities_of
 from reportgen.engine.passes import Trace
-from reportgen.engine.requests import Backward, Forward, Needs, Rule, Weights
+from reportgen.engine.requests import Backward, Derivation, Forward, Needs, Rule, Units, Weights
 from reportgen.engine.resolution import Resolution
 from reportgen.store import Array
-from reportgen.techniques.technique import Target
+from reportgen.techniques.technique import Projection, Target
 
 
 class Undeclared(Exception):
     """A technique asked for something that its needs do not mention: a defect of the technique."""
+
+
+class Alone(Protocol):
+    """Passes that serve one part of one technique and nobody else, run when they are asked for."""
+
+    def derived_scores(self, derivation: Derivation) -> Tensor:
+        """(count, classes) scores of the inputs derived from the image at hand."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class EngineProbe:
         needs: what the technique declared; everything else raises `Undeclared`.
         trace: the forward that served this batch; None for techniques about the model.
         classes: for each target the class numbers of the images, None where an image has fewer targets.
+        alone: passes of its own for this one part, where it takes such.
     """
 
     resolution: Resolution
@@ -35,10 +44,25 @@ class EngineProbe:
     needs: Needs
     trace: Trace | None = None
     classes: tuple[tuple[int | None, ...], ...] = ()
+    alone: Alone | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
         return tuple(Target(place) for place in range(len(self.classes)))
+
+    def projection(self, request: Backward) -> Projection:
+        if request not in self.needs or not isinstance(request.origin, Units):
+            raise Undeclared(f"{request.rule} of units")
+        trace, layer = self._traced(), request.origin.layer
+        channels, positions, activations = trace.strongest(request.origin)
+        inputs = trace.project(layer, channels, positions, request.rule)
+        return Projection(tuple(channels.tolist()), positions, activations, inputs)
+
+    def derived_probabilities(self, derivation: Derivation) -> Tensor:
+        if not any(isinstance(need, Forward) and need.inputs == derivation for need in self.needs):
+            raise Undeclared(f"inputs derived by {derivation}")
+        assert self.alone is not None
+        return probabilities_of(self.alone.derived_scores(derivation), self._independent)
 
     @property
     def head_layer(self) -> str | None:
@@ -76,7 +100,7 @@ class EngineProbe:
 
     def class_index(self, target: Target) -> Tensor:
         chosen = [index or 0 for index in self.classes[target.place]]
-        return torch.tensor(chosen, device=self._traced().scores.device)  # type: ignore[union-attr]
+        return torch.tensor(chosen, device=next(self.module.parameters()).device)
 
     def weight(self, layer: str) -> Tensor:
         if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):

@@ -18,23 +18,35 @@ INPUT = "input"
 
 
 @dataclass(frozen=True)
-class Derivation:
-    """Inputs made from the given ones: ``occluded``, ``perturbed``, or ``deleted`` by a stored map.
+class Occlusion:
+    """Inputs made from one: itself, then itself with a grey square over each cell of a grid, row by row.
 
     Attributes:
-        kind: which derivation.
-        parameters: its settings as (name, value) pairs, hashable so that equal derivations merge.
-        count: how many derived inputs one given input yields.
+        rows: cells from top to bottom.
+        columns: cells from left to right.
+        side: of the square, in pixels; its centre is that of the cell, and it is cut off at the border.
     """
 
-    kind: str
-    parameters: tuple[tuple[str, str | int | float], ...]
-    count: int
+    rows: int
+    columns: int
+    side: int
+
+    @property
+    def count(self) -> int:
+        """How many inputs one input yields."""
+        return 1 + self.rows * self.columns
+
+
+Derivation = Occlusion
+"""Inputs made from the given ones. Planned besides: perturbed ones, and such with parts deleted by a stored map."""
 
 
 @dataclass(frozen=True)
 class Forward:
-    """Activations at `taps` (module names), and the class scores if `scores`; stops past the last tap otherwise."""
+    """Activations at `taps` (module names), and the class scores if `scores`; stops past the last tap otherwise.
+
+    With `inputs`, the class probabilities of inputs derived from each image.
+    """
 
     taps: tuple[str, ...] = ()
     scores: bool = True
@@ -47,19 +59,25 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Origin of a backward: the strongest position of one channel."""
+class Units:
+    """Origin of backwards: single units of a layer, on the first `exhibits` exhibits.
+
+    Of `channels` the `most` with the strongest response in the image are taken, and of each the position of that
+    response alone; 1 is sent back from there.
+    """
 
     layer: str
-    channel: int
+    channels: tuple[int, ...]
+    most: int
+    exhibits: int
 
 
 @dataclass(frozen=True)
 class Backward:
-    """Derivatives of `origin` with respect to `wrt` (`INPUT` or tapped layers) under `rule`."""
+    """Derivatives of `origin` with respect to `wrt` (`INPUT` or tapped layers; of units: `INPUT`) under `rule`."""
 
     wrt: tuple[str, ...]
-    origin: ClassScore | Unit = ClassScore()
+    origin: ClassScore | Units = ClassScore()
     rule: Rule = "gradient"
 
 

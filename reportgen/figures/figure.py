@@ -81,6 +81,7 @@ class Figure:
         exhibit: name of the one image it is about (it then stands on that image's pages), or None.
         layer: the one layer it is about, or None.
         colorbar: scale of the colours, where colours carry values.
+        wide: one drawing a row, as wide as the text.
     """
 
     id: str
@@ -92,6 +93,7 @@ class Figure:
     exhibit: str | None = None
     layer: str | None = None
     colorbar: Colorbar | None = None
+    wide: bool = False
 
 
 def slug(words: str) -> str:

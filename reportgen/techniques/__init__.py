@@ -75,12 +75,13 @@ def chosen(job: Job) -> tuple[Technique, ...]:
 def _built(cls: type[Technique], job: Job) -> Technique:
     own = {field.name: field for field in fields(cls)}
     preset = job.preset_values
-    options: dict[str, Any] = {}
-    # a technique that looks at no layers or channels has empty defaults; one with a default of its own keeps it
+    options: dict[str, Any] = dict(cls.presets.get(job.preset, {}))
+    # a technique that looks at no layers or channels has empty defaults; one with a choice of its own keeps it
     # unless the user named layers or channels for all
     for name, general in (("layers", preset.layers), ("channels", preset.channels)):
         default = own[name].default
-        if default and (default == getattr(Technique, name) or getattr(job, name) is not None):
+        common = name not in options and default == getattr(Technique, name)
+        if default and (common or getattr(job, name) is not None):
             options[name] = general
     for field, value in job.techniques.get(cls.name, {}).items():
         if field not in own:

@@ -9,12 +9,13 @@ it a
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from reportgen.engine.requests import ClassScore, Needs, Rule, Scope
+from reportgen.engine.requests import Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Figure
 from reportgen.findings import Finding
@@ -47,8 +48,32 @@ class Target:
         return f"{{target{self.place}}}"
 
 
+@dataclass(frozen=True)
+class Projection:
+    """Single units of one layer, sent back to the input from the strongest position of each. K units, strongest first.
+
+    Attributes:
+        channels: their numbers.
+        positions: (K, 2) row and column of the position in the layer's maps.
+        activations: (K,) what the layer holds there.
+        inputs: (K, C, H, W) derivative of the unit with respect to the input under the rule.
+    """
+
+    channels: tuple[int, ...]
+    positions: Tensor
+    activations: Tensor
+    inputs: Tensor
+
+
 class Probe(Protocol):
-    """What one batch of images, or the model, offers to a technique. n is the number of images."""
+    """What one batch of images, one image, or the model offers to one part of a technique. n is the number of images.
+
+    It offers what `needs` declares and nothing else.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """The requests of the part at hand."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -70,6 +95,12 @@ class Probe(Protocol):
         """(n, C, h, w) derivative of the score of `target` with respect to `activation(layer)`; of the input: (n, C,
         H, W).
         """
+
+    def projection(self, request: Backward) -> Projection:
+        """The units that `request` asks for, of the one image at hand."""
+
+    def derived_probabilities(self, derivation: Derivation) -> Tensor:
+        """(count, classes) in [0, 1]: what the model says of the inputs derived from the one image at hand."""
 
     @property
     def head_layer(self) -> str | None:
@@ -94,12 +125,14 @@ class Case:
         digest: SHA-256 of its file.
         targets: class numbers explained.
         known: those of the targets that the caller asked for as ``predicted`` or ``true``.
+        place: among the exhibits, from 0; -1 for an image that is none.
     """
 
     name: str
     digest: str
     targets: tuple[int, ...] = ()
     known: tuple[str, ...] = ()
+    place: int = -1
 
 
 @dataclass(frozen=True)
@@ -145,6 +178,8 @@ class Technique(ABC):
     references: ClassVar[tuple[Reference, ...]] = ()
     results_schema: ClassVar[Mapping[str, Any]] = {"type": "object"}
     """JSON Schema of what `results` returns."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Values of its own fields under ``quick``, ``standard`` and ``full``, where they differ from the defaults."""
 
     layers: tuple[str, ...] = ("default",)
     channels: str = "even:16"
@@ -168,8 +203,9 @@ class Technique(ABC):
 
     @abstractmethod
     def compute(self, probe: Probe) -> dict[str, Tensor]:
-        """Tensors to store, by name. For images, the first dimension is the batch; `Target` in a name stands for its
-        class.
+        """Tensors to store, by name, of the part whose requests `probe.needs` are.
+
+        For images, the first dimension is the batch; `Target` in a name stands for its class.
         """
 
     @abstractmethod
@@ -187,4 +223,20 @@ class Technique(ABC):
 
 def explains_classes(needs: Needs) -> bool:
     """Whether the stored tensors depend on which classes are explained."""
-    return any(isinstance(getattr(request, "origin", None), ClassScore) for request in needs)
+    return any(
+        (isinstance(request, Backward) and isinstance(request.origin, ClassScore))
+        or (isinstance(request, Forward) and request.inputs is not None)
+        for request in needs
+    )
+
+
+def packed(value: Any) -> Tensor:
+    """A JSON value as a tensor of bytes, to be stored beside others."""
+    import torch
+
+    return torch.frombuffer(bytearray(json.dumps(value, sort_keys=True).encode()), dtype=torch.uint8)
+
+
+def unpacked(array: Array) -> Any:
+    """The value that `packed` put into a tensor."""
+    return json.loads(array.tobytes())
