@@ -18,7 +18,7 @@ from reportgen.engine.layers import as_maps, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolution import Resolution
-from reportgen.engine.rules import CurrentRule, Rectifiers
+from reportgen.engine.rules import CurrentRule, Followed, Rectifiers, followed
 from reportgen.errors import OutOfMemory, PassError
 
 
@@ -81,8 +81,7 @@ class Trace:
         scores: (n, classes) class scores, or None where the forward stopped early.
         outputs: raw outputs of the tapped layers, and the input under `INPUT` where it is differentiated.
         current: the rule that its rectifiers follow.
-        rectifiers: the calls of rectifiers and other activations that follow the rules; None where they were not looked
-            for.
+        followed: how its activations follow the rules; None where they were not looked for.
     """
 
     resolution: Resolution
@@ -91,7 +90,7 @@ class Trace:
     outputs: dict[str, Tensor]
     counts: Counts
     current: CurrentRule = field(default_factory=CurrentRule)
-    rectifiers: int | None = None
+    followed: Followed | None = None
     _gradients: dict[tuple[int, str, Rule], Tensor] = field(default_factory=dict)
 
     def activation(self, name: str) -> Tensor:
@@ -117,7 +116,7 @@ class Trace:
             rule: what rectifiers do; others than the gradient need a forward that caught them.
         """
         assert self.scores is not None
-        assert rule == "gradient" or self.rectifiers is not None
+        assert rule == "gradient" or self.followed is not None
         seed = torch.zeros_like(self.scores)
         for row, index in enumerate(classes):
             if index is not None:
@@ -159,7 +158,7 @@ class Trace:
             (K, C, H, W).
         """
         assert self.count == 1
-        assert rule == "gradient" or self.rectifiers is not None
+        assert rule == "gradient" or self.followed is not None
         maps = as_maps(self.outputs[layer], self.resolution.layer(layer))
         count = len(channels)
         seeds = torch.zeros((count, *maps.shape), dtype=maps.dtype, device=maps.device)
@@ -249,8 +248,9 @@ class Passes:
         finally:
             tapped.remove()
         scores_read = None if matrix is None else scores_of(matrix, self.resolution.output_kind, nonlinearity)
-        caught = rectifiers.caught if rectifiers is not None else None
-        return Trace(self.resolution, count, scores_read, outputs, self.counts, current, caught)
+        ends = [*outputs.values(), *([] if scores_read is None else [scores_read])]
+        how = None if rectifiers is None else followed(rectifiers, ends)
+        return Trace(self.resolution, count, scores_read, outputs, self.counts, current, how)
 
     def _call(self, x: Tensor, graph: bool) -> Tensor | None:
         try:

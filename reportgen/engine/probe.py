@@ -13,6 +13,7 @@ from reportgen.engine.outputs import entropy_of, independent, probabilities_of
 from reportgen.engine.passes import Trace
 from reportgen.engine.requests import Backward, Derivation, Forward, Needs, Rule, Units, Weights
 from reportgen.engine.resolution import Resolution
+from reportgen.engine.rules import Followed
 from reportgen.store import Array
 from reportgen.techniques.technique import Projection, Target
 
@@ -90,6 +91,12 @@ class EngineProbe:
         if not any(isinstance(n, Backward) and n.rule == rule and layer in n.wrt for n in self.needs):
             raise Undeclared(f"{rule} of {layer!r}")
         return self._traced().gradient(target.place, layer, rule)
+
+    def followed(self) -> Followed:
+        trace = self._traced()
+        if trace.followed is None:
+            raise Undeclared("a backward under another rule than the gradient")
+        return trace.followed
 
     def head_weight(self) -> Tensor:
         head = self.resolution.head

@@ -26,6 +26,8 @@ from reportgen.text import Message
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reportgen.engine.rules import Followed
+
 
 class NotApplicable(Exception):
     """Raised by `Technique.needs`: this model offers nothing to look at; the section says why."""
@@ -101,6 +103,9 @@ class Probe(Protocol):
 
     def derived_probabilities(self, derivation: Derivation) -> Tensor:
         """(count, classes) in [0, 1]: what the model says of the inputs derived from the one image at hand."""
+
+    def followed(self) -> Followed:
+        """How the activations of the forward follow the rules of deconvnet and guided backpropagation."""
 
     @property
     def head_layer(self) -> str | None:
@@ -183,6 +188,11 @@ class Technique(ABC):
 
     layers: tuple[str, ...] = ("default",)
     channels: str = "even:16"
+
+    @classmethod
+    def completed(cls, options: Mapping[str, Any], given: frozenset[str]) -> Mapping[str, Any]:
+        """`options` and what follows from the fields among them that the user named for this technique (`given`)."""
+        return options
 
     @property
     def template(self) -> str:
