@@ -201,7 +201,7 @@ def _digest(arrays: Mapping[str, Array], facts: str) -> str:
     """Over the facts and, for each array, name, type, shape and bytes."""
     digest = hashlib.sha256(facts.encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -210,7 +210,7 @@ def _digest(arrays: Mapping[str, Array], facts: str) -> str:
 def _encode(entry: Entry, key: str) -> bytes:
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in entry.arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in entry.arrays.items()}
     facts = canonical(entry.facts)
     return save(arrays, metadata={"key": key, "facts": facts, "digest": _digest(arrays, key + facts)})
 
