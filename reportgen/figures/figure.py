@@ -82,6 +82,7 @@ class Figure:
         layer: the one layer it is about, or None.
         colorbar: scale of the colours, where colours carry values.
         wide: one drawing a row, as wide as the text.
+        beside: narrow enough to stand beside others of its kind.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Figure:
     layer: str | None = None
     colorbar: Colorbar | None = None
     wide: bool = False
+    beside: bool = False
 
 
 def slug(words: str) -> str:

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 GROUP = "reportgen.techniques"
 """Entry-point group: name = the technique's name, value = its class."""
 
-_ORDER = ("predictions", "feature_maps", "filters", "class_activation")
+_ORDER = (
+    "predictions",
+    "class_activation",
+    "occlusion",
+    "gradient",
+    "guided_backprop",
+    "deconvnet",
+    "feature_maps",
+    "filters",
+    "max_activation",
+    "architecture",
+    "profile",
+)
 """Reading order of the report; techniques not named follow by name."""
 
 
@@ -38,7 +50,8 @@ def registry() -> Mapping[str, type[Technique]]:
         if module.name != "technique":
             loaded = importlib.import_module(f"{__name__}.{module.name}")
             for value in vars(loaded).values():
-                if isinstance(value, type) and issubclass(value, Technique) and value.__module__ == loaded.__name__:
+                own = isinstance(value, type) and value.__module__ == loaded.__name__
+                if own and issubclass(value, Technique) and "name" in vars(value):  # a base of several has no name
                     _register(found, module.name, value)
     for point in entry_points(group=GROUP):
         _register(found, point.name, point.load())
@@ -83,7 +96,8 @@ def _built(cls: type[Technique], job: Job) -> Technique:
         common = name not in options and default == getattr(Technique, name)
         if default and (common or getattr(job, name) is not None):
             options[name] = general
-    for field, value in job.techniques.get(cls.name, {}).items():
+    given = job.techniques.get(cls.name, {})
+    for field, value in given.items():
         if field not in own:
             close = difflib.get_close_matches(field, own, n=1)
             known = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(own)}"
@@ -91,7 +105,7 @@ def _built(cls: type[Technique], job: Job) -> Technique:
         is_tuple = isinstance(own[field].default, tuple)
         options[field] = tuple(v.strip() for v in value.split(",")) if is_tuple and isinstance(value, str) else value
     try:
-        return TypeAdapter(cls).validate_python(options)
+        return TypeAdapter(cls).validate_python(cls.completed(options, frozenset(given)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

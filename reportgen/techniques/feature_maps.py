@@ -14,6 +14,7 @@ from reportgen.figures.figure import Figure, Panel, Row, slug
 from reportgen.figures.tiles import grey_tile
 from reportgen.report.document import Reference
 from reportgen.store import Array
+from reportgen.techniques.literature import ZEILER2014
 from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -37,16 +38,7 @@ class FeatureMaps(Technique):
     summary: ClassVar[str] = "what each layer makes of an image, channel by channel"
     scope: ClassVar[Scope] = "exhibit"
     version: ClassVar[int] = 1
-    references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "zeiler2014",
-            "M. D. Zeiler, R. Fergus",
-            "Visualizing and Understanding Convolutional Networks",
-            "European Conference on Computer Vision (ECCV), LNCS 8689, 818–833",
-            2014,
-            "10.1007/978-3-319-10590-1_53",
-        ),
-    )
+    references: ClassVar[tuple[Reference, ...]] = (ZEILER2014,)
     results_schema = {
         "type": "object",
         "additionalProperties": False,
