@@ -27,6 +27,8 @@ def enlivened(model: nn.Module, *, size: int = 96) -> nn.Module:
             nn.init.normal_(part.weight, std=part.in_features**-0.5)
             if part.bias is not None:
                 nn.init.normal_(part.bias, std=0.1)
+        if isinstance(scale := getattr(part, "layer_scale", None), nn.Parameter):
+            nn.init.uniform_(scale, 0.2, 1.0)  # fresh ones all but close the branch they stand in
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = 1.0
             nn.init.uniform_(part.weight, 0.6, 1.4)

@@ -121,7 +121,8 @@ class _Recorder:
         self._handles = []
         self._names = {part: name for name, part in module.named_modules() if name}
         for part in self._names:
-            self._handles.append(part.register_forward_hook(self._see))
+            if not isinstance(part, torch.jit.ScriptModule):  # which takes no hooks
+                self._handles.append(part.register_forward_hook(self._see))
 
     def _see(self, module: nn.Module, _args: object, output: object) -> object:
         name = self._names[module]

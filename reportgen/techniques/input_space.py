@@ -29,8 +29,8 @@ LEAST = 24
 """Pixels that a cropped picture has at least."""
 
 SIGNED = _(
-    "Mid grey is zero; brighter and darker is positive and negative, in the colours of the input's channels, up to the "
-    "99.5th percentile of the magnitudes of the picture."
+    "Mid grey is zero, brighter positive, darker negative, in the colours of the input, up to the 99.5th percentile "
+    "of the magnitudes."
 )
 
 

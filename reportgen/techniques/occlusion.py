@@ -142,11 +142,11 @@ class Occlusion(Technique):
             technique=self.name,
             rows=(Row(tuple(self._panel(evidence, case, target) for target in case.targets)),),
             caption=_(
-                "Occlusion of {image}: fall of the probability of {labels}. {scale} {reading}",
+                "Occlusion of {image}: fall of the probability of {labels} while a square of {side} × {side} pixels "
+                "covers the place, from zero to the largest fall of each map, which stands beneath it.",
                 image=case.name,
                 labels=labels,
-                scale=self._scale(evidence.resolution),
-                reading=READING,
+                side=self._squares(evidence.resolution).side,
             ),
             columns=len(case.targets),
             exhibit=case.name,
