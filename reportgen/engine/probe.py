@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reportgen.engine.outputs import entropy_of, independent, probabilities_of
 from reportgen.engine.passes import Trace
 from reportgen.engine.requests import Backward, Derivation, Forward, Needs, Rule, Units, Weights
-from reportgen.engine.resolution import Resolution
+from reportgen.engine.resolution import Layer, Resolution
 from reportgen.engine.rules import Followed
 from reportgen.store import Array
 from reportgen.techniques.technique import Projection, Target
@@ -108,6 +108,9 @@ class EngineProbe:
     def class_index(self, target: Target) -> Tensor:
         chosen = [index or 0 for index in self.classes[target.place]]
         return torch.tensor(chosen, device=next(self.module.parameters()).device)
+
+    def layer(self, name: str) -> Layer:
+        return self.resolution.layer(name)
 
     def weight(self, layer: str) -> Tensor:
         if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from reportgen.engine.requests import Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
-from reportgen.engine.resolution import Resolution
+from reportgen.engine.resolution import Layer, Resolution
 from reportgen.figures.figure import Figure
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
@@ -116,6 +116,9 @@ class Probe(Protocol):
 
     def class_index(self, target: Target) -> Tensor:
         """(n,) class number of `target` for each image."""
+
+    def layer(self, name: str) -> Layer:
+        """What is known of a layer."""
 
     def weight(self, layer: str) -> Tensor:
         """The weight of `layer`, as it is."""
