@@ -246,12 +246,10 @@ class Squared(nn.Module):
         return torch.relu(x) ** 2
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_what_escapes_is_told() -> None:
     assert traced(lively("resnet18"), noise(1, 64)).followed == Followed(17, 0, 0)
     assert traced(lively("mobilenet_v3_small"), noise(1, 64)).followed == Followed(14, 19, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.warns(FutureWarning, match="torch.jit.script"):
         model = Hidden()
     assert traced(model, noise(1, 64)).followed == Followed(0, 1, 1)
 
