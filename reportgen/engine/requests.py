@@ -90,12 +90,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Ascent:
-    """An optimisation of inputs: all `channels` of `layer` in one batch of fixed shape.
+    """An optimisation of inputs: all `channels` of `layer` in batches of fixed shape.
 
     Attributes:
-        method: how inputs are parametrised and transformed; a name the ascent knows.
+        method: how inputs are parametrised and moved: ``plain`` or ``robust``.
         steps: number of steps.
-        size: side of the input in pixels.
+        size: shorter side of the input in pixels; at most that of the model's own.
+        seed: of the noise that it starts from, and of the moves.
     """
 
     layer: str
@@ -103,6 +104,7 @@ class Ascent:
     method: str
     steps: int
     size: int
+    seed: int = 0
 
 
 @dataclass(frozen=True)
