@@ -22,30 +22,19 @@ from reportgen.engine.passes import Passes
 from reportgen.engine.requests import Ascent
 from reportgen.errors import PassError
 from reportgen.store import Array, Store, key_of
+from reportgen.techniques.technique import Ascended
 
 VERSION: Final = 1
 """Raised whenever the same request gives other pictures."""
-METHODS: Final = ("plain", "robust")
+BASIS: Final = ("model", "pipeline", "numerics")
+"""Of what a technique's tensors depend on, what an ascent depends on: not on the technique's other options."""
 
 Tick = Callable[[int], object]
 """Told, after every step, for how many channels it was."""
 
 
-@dataclass(frozen=True)
-class Ascended:
-    """What an ascent of K channels came to.
-
-    Attributes:
-        images: (K, C, H, W) float32 in [0, 1], before normalisation, red first; grey where the ascent broke down.
-        objective: (K, steps) before each step, of the picture as it was moved for it.
-        start: (K,) objective of the seeded noise, unmoved.
-        final: (K,) objective of `images`, unmoved; NaN where the ascent broke down.
-    """
-
-    images: Tensor
-    objective: Tensor
-    start: Tensor
-    final: Tensor
+def unheard(_channels: int) -> None:
+    """A tick that nobody listens to."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,9 @@ class Ascents:
 
     Attributes:
         batch: channels that ascend together, padded to this number.
-        basis: everything that tells this model, its preprocessing and its numerics from others: part of every key.
+        basis: what tells this model, its preprocessing and its numerics from others: part of every key.
         provenance: stored beside every result.
+        tick: told of every step.
     """
 
     passes: Passes
@@ -63,8 +53,9 @@ class Ascents:
     batch: int
     basis: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    tick: Tick = unheard
 
-    def run(self, request: Ascent, tick: Tick = lambda _channels: None) -> Ascended:
+    def run(self, request: Ascent) -> Ascended:
         """Ascend all channels of a request that the store does not have; each group is stored when it is done.
 
         Raises:
@@ -73,25 +64,24 @@ class Ascents:
         """
         found = {channel: self._stored(request, channel) for channel in dict.fromkeys(request.channels)}
         lacking = [channel for channel, arrays in found.items() if arrays is None]
-        tick(request.steps * (len(found) - len(lacking)))
+        self.tick(request.steps * (len(found) - len(lacking)))
         size = self._size(request) if lacking else (0, 0)
         for start in range(0, len(lacking), self.batch):
             group = lacking[start : start + self.batch]
-            made = self._climb(request, group, size, tick)
+            made = self._climb(request, group, size)
             for row, channel in enumerate(group):
                 arrays = {name: tensor[row] for name, tensor in made.items()}
                 self.store.put(self.key(request, channel), arrays, {"kind": "ascent", **self.provenance})
                 found[channel] = arrays
         rows = [found[channel] or {} for channel in request.channels]
-        stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
-        return Ascended(**stacked)
+        return Ascended(**{name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]})
 
     def key(self, request: Ascent, channel: int) -> str:
         """Key of the entry of one channel: it says nothing of the others."""
         return key_of(
             "ascent",
             version=VERSION,
-            **self.basis,
+            **{name: self.basis[name] for name in BASIS},
             layer=request.layer,
             channel=channel,
             method=request.method,
@@ -108,58 +98,63 @@ class Ascents:
         """(H, W) of the pictures: as asked for, or the model's own where it takes no other. Found out by trying."""
         height, width = self.passes.resolution.pipeline["size"]
         wanted = scaled(height, width, request.size)
-        if wanted == (height, width):
-            return wanted
-        grey = torch.full((1, self._channels, *wanted), GREY, device=self.passes.device)
-        try:
-            self.passes.reach(self._normalised(grey), request.layer, 1)
-        except PassError:
-            return height, width
+        if wanted != (height, width):
+            grey = torch.full((1, self._channels, *wanted), GREY, device=self.passes.device)
+            try:
+                self._responses(request, grey, 1)
+            except PassError:
+                return height, width
         return wanted
 
     @property
     def _channels(self) -> int:
         return int(self.passes.resolution.pipeline["channels"])
 
-    def _climb(
-        self, request: Ascent, group: Sequence[int], size: tuple[int, int], tick: Tick
-    ) -> dict[str, Array]:
+    def _climb(self, request: Ascent, group: Sequence[int], size: tuple[int, int]) -> dict[str, Array]:
         """One group of channels, all its steps; results by row."""
         count, device = len(group), self.passes.device
-        rows = [*group, *group[-1:] * (self.batch - count)]
-        channels = torch.tensor(rows, device=device)
-        robust = request.method == "robust"
+        rows = list(group) + [group[-1]] * (self.batch - count)
         shape = (self._channels, *size)
+        # a graph is built even where the caller wants none
         with torch.inference_mode(False), torch.enable_grad():
-            style: Parametrisation = Spectrum(shape, device) if robust else Pixels(shape)
+            own = torch.arange(self.batch, device=device), torch.tensor(rows, device=device)
+            style: Parametrisation = Pixels(shape) if request.method == "plain" else Spectrum(shape, device)
             parameters = torch.stack([style.start(_generator(request, c, "start")) for c in rows]).to(device)
-            matrices = None
-            if robust:
-                moves = torch.stack([drawn_moves(_generator(request, c, "moves"), request.steps) for c in rows])
-                matrices = affine(moves.double(), *size).float().to(device)
-            start = self._responses(request, style.pictures(parameters), channels, count)
+            matrices = self._matrices(request, rows, size)
+            start = self._responses(request, style.pictures(parameters), count)[own]
             objective = torch.empty(self.batch, request.steps, device=device)
             for step in range(request.steps):
                 parameters.requires_grad_(True)
                 pictures = style.pictures(parameters)
                 seen = pictures if matrices is None else moved(pictures, matrices[:, step])
-                responses = self._responses(request, seen, channels, count)
-                gradient = self.passes.gradient(responses.sum(), parameters, count)
-                objective[:, step] = responses.detach()
+                reached = self._responses(request, seen, count)[own]
+                gradient = self.passes.gradient(reached.sum(), parameters, count)
+                objective[:, step] = reached.detach()
                 parameters = style.climbed(parameters.detach(), gradient)
-                tick(count)
+                self.tick(count)
             images = style.pictures(parameters)
-            final = self._responses(request, images, channels, count)
-        broken = ~(images.flatten(1).isfinite().all(dim=1) & final.isfinite())
-        images = torch.where(broken[:, None, None, None], GREY, images)
-        final = torch.where(broken, torch.nan, final)
-        made = {"images": images, "objective": objective, "start": start, "final": final}
+            responses = self._responses(request, images, count)
+        final = responses[own]
+        sound = images.flatten(1).isfinite().all(dim=1) & final.isfinite()
+        made = {
+            "images": torch.where(sound[:, None, None, None], images, GREY),
+            "objective": objective,
+            "start": start,
+            "final": torch.where(sound, final, torch.nan),
+            "responses": responses,
+        }
         return {name: tensor[:count].detach().float().cpu().numpy() for name, tensor in made.items()}
 
-    def _responses(self, request: Ascent, pictures: Tensor, channels: Tensor, count: int) -> Tensor:
-        """(B,) mean over positions of each row's own channel."""
-        maps = self.passes.reach(self._normalised(pictures), request.layer, count)
-        return maps[torch.arange(len(channels), device=maps.device), channels].mean(dim=(1, 2))
+    def _matrices(self, request: Ascent, rows: Sequence[int], size: tuple[int, int]) -> Tensor | None:
+        """(B, steps, 2, 3) moves of each row before each step; None where pictures stay where they are."""
+        if request.method == "plain":
+            return None
+        moves = torch.stack([drawn_moves(_generator(request, c, "moves"), request.steps) for c in rows])
+        return affine(moves, *size).to(self.passes.device)
+
+    def _responses(self, request: Ascent, pictures: Tensor, count: int) -> Tensor:
+        """(B, channels of the layer) means over positions."""
+        return self.passes.reach(self._normalised(pictures), request.layer, count).mean(dim=(2, 3))
 
     def _normalised(self, pictures: Tensor) -> Tensor:
         """Pictures in [0, 1] as inputs of the model.
@@ -168,8 +163,10 @@ class Ascents:
         usual ones, then stand for them.
         """
         pipeline = self.passes.resolution.pipeline
-        mean, std = (torch.tensor(pipeline[name], device=pictures.device)[:, None, None] for name in ("mean", "std"))
-        return ((pictures.flip(1) if pipeline["bgr"] else pictures) - mean) / std
+        mean, std = (pictures.new_tensor(pipeline[name])[:, None, None] for name in ("mean", "std"))
+        inputs = ((pictures.flip(1) if pipeline["bgr"] else pictures) - mean) / std
+        # a fifth faster on a CPU
+        return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def scaled(height: int, width: int, shorter: int) -> tuple[int, int]:

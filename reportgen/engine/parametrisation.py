@@ -116,7 +116,8 @@ class Spectrum:
         first.lerp_(gradient, 1 - fast)
         second.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
         denominator = (second / (1 - slow**self._steps)).sqrt_().add_(ADAM_EPSILON)
-        return parameters.addcdiv(first, denominator, value=ADAM_RATE / (1 - fast**self._steps))
+        rate = ADAM_RATE / (1 - fast**self._steps)
+        return parameters - rate * first / denominator
 
 
 def drawn_moves(generator: torch.Generator, steps: int) -> Tensor:
