@@ -102,7 +102,7 @@ class Spectrum:
 
     def pictures(self, parameters: Tensor) -> Tensor:
         coefficients = torch.view_as_complex(parameters) * self._scale
-        picture = torch.fft.irfft2(coefficients, s=self._shape[1:], norm="ortho")
+        picture: Tensor = torch.fft.irfft2(coefficients, s=self._shape[1:], norm="ortho")
         if self._colours is not None:
             picture = torch.einsum("dc,nchw->ndhw", self._colours, picture)
         return picture.sigmoid()
@@ -116,8 +116,8 @@ class Spectrum:
         first.lerp_(gradient, 1 - fast)
         second.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
         denominator = (second / (1 - slow**self._steps)).sqrt_().add_(ADAM_EPSILON)
-        rate = ADAM_RATE / (1 - fast**self._steps)
-        return parameters - rate * first / denominator
+        rate: float = ADAM_RATE / (1 - fast**self._steps)
+        return parameters.addcdiv(first, denominator, value=rate)
 
 
 def drawn_moves(generator: torch.Generator, steps: int) -> Tensor:
