@@ -101,10 +101,17 @@ class Ascents:
         if wanted != (height, width):
             grey = torch.full((1, self._channels, *wanted), GREY, device=self.passes.device)
             try:
-                self._responses(request, grey, 1)
+                self._means(grey, (request.layer, self._deepest(request)), 1)
             except PassError:
                 return height, width
         return wanted
+
+    def _deepest(self, request: Ascent) -> str:
+        """The layer whose means are the features that the network decides by, or the deepest that gives maps."""
+        resolution = self.passes.resolution
+        if resolution.head is not None:
+            return resolution.head.layer
+        return resolution.defaults[-1] if resolution.defaults else request.layer
 
     @property
     def _channels(self) -> int:
@@ -121,27 +128,29 @@ class Ascents:
             style: Parametrisation = Pixels(shape) if request.method == "plain" else Spectrum(shape, device)
             parameters = torch.stack([style.start(_generator(request, c, "start")) for c in rows]).to(device)
             matrices = self._matrices(request, rows, size)
-            start = self._responses(request, style.pictures(parameters), count)[own]
+            (start,) = self._means(style.pictures(parameters), (request.layer,), count)
             objective = torch.empty(self.batch, request.steps, device=device)
             for step in range(request.steps):
                 parameters.requires_grad_(True)
                 pictures = style.pictures(parameters)
                 seen = pictures if matrices is None else moved(pictures, matrices[:, step])
-                reached = self._responses(request, seen, count)[own]
+                (means,) = self._means(seen, (request.layer,), count)
+                reached = means[own]
                 gradient = self.passes.gradient(reached.sum(), parameters, count)
                 objective[:, step] = reached.detach()
                 parameters = style.climbed(parameters.detach(), gradient)
                 self.tick(count)
             images = style.pictures(parameters)
-            responses = self._responses(request, images, count)
+            responses, features = self._means(images, (request.layer, self._deepest(request)), count)
         final = responses[own]
         sound = images.flatten(1).isfinite().all(dim=1) & final.isfinite()
         made = {
             "images": torch.where(sound[:, None, None, None], images, GREY),
             "objective": objective,
-            "start": start,
+            "start": start[own],
             "final": torch.where(sound, final, torch.nan),
             "responses": responses,
+            "features": features,
         }
         return {name: tensor[:count].detach().float().cpu().numpy() for name, tensor in made.items()}
 
@@ -152,9 +161,9 @@ class Ascents:
         moves = torch.stack([drawn_moves(_generator(request, c, "moves"), request.steps) for c in rows])
         return affine(moves, *size).to(self.passes.device)
 
-    def _responses(self, request: Ascent, pictures: Tensor, count: int) -> Tensor:
-        """(B, channels of the layer) means over positions."""
-        return self.passes.reach(self._normalised(pictures), request.layer, count).mean(dim=(2, 3))
+    def _means(self, pictures: Tensor, layers: tuple[str, ...], count: int) -> tuple[Tensor, ...]:
+        """(B, channels) means over positions of each layer."""
+        return tuple(maps.mean(dim=(2, 3)) for maps in self.passes.reach(self._normalised(pictures), layers, count))
 
     def _normalised(self, pictures: Tensor) -> Tensor:
         """Pictures in [0, 1] as inputs of the model.

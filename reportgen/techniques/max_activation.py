@@ -49,8 +49,9 @@ class MaxActivation(Technique):
     layer itself. Stored, K the number of channels: ``<method>/<layer>`` (K,C,H,W) in [0,1] before normalisation, red
     first; ``objective/<method>/<layer>`` (K,steps) before each step, of the picture as it was moved for it;
     ``start/<method>/<layer>`` and ``final/<method>/<layer>`` (K,) the same for the noise and for the result, unmoved,
-    NaN where the ascent broke down; ``responses/<method>/<layer>`` (K, channels of the layer) how the result moves all
-    channels; ``channels/<layer>`` (K,).
+    NaN where the ascent broke down; ``responses/<method>/<layer>`` (K, channels of the layer) and
+    ``features/<method>/<layer>`` (K,D) how the result excites all channels of the layer and of the deepest one;
+    ``channels/<layer>`` (K,).
 
     Attributes:
         methods: of ``plain`` and ``robust``.
@@ -162,6 +163,7 @@ class MaxActivation(Technique):
             computed[f"start/{name}"] = found.start
             computed[f"final/{name}"] = found.final
             computed[f"responses/{name}"] = found.responses
+            computed[f"features/{name}"] = found.features
             computed[f"channels/{request.layer}"] = torch.tensor(request.channels)
         return computed
 
@@ -195,9 +197,9 @@ class MaxActivation(Technique):
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         arrays = evidence.read(None)
         results = self.results(evidence)["layers"]
+        yield self._curves(arrays)
         for name in self.layers:
             yield self._plate(evidence.resolution, name, results[name], arrays)
-        yield self._curves(arrays)
 
     def _id(self, layer: str) -> str:
         return f"{self.name}-{slug(layer)}"
@@ -302,7 +304,7 @@ def _measured(arrays: Mapping[str, Array], method: str, layer: str) -> dict[str,
     """What one method came to at one layer."""
     channels = arrays[f"channels/{layer}"]
     start, final = (arrays[f"{what}/{method}/{layer}"].astype(np.float64) for what in ("start", "final"))
-    responses = arrays[f"responses/{method}/{layer}"].astype(np.float64)
+    responses, features = (arrays[f"{what}/{method}/{layer}"].astype(np.float64) for what in ("responses", "features"))
     sound = np.isfinite(final)
     rose = sound & (final > start)
     # whose picture, of all, excites a channel most
@@ -314,15 +316,15 @@ def _measured(arrays: Mapping[str, Array], method: str, layer: str) -> dict[str,
         "never_rose": channels[sound & ~rose].tolist(),
         "broke_down": channels[~sound].tolist(),
         "strongest_own": len(strongest),
-        "distance": _distance(responses[rose]),
+        "distance": _distance(features[rose]),
     }
 
 
-def _distance(responses: Array) -> float | None:
+def _distance(features: Array) -> float | None:
     """Mean cosine distance between two rows; None for fewer than two."""
-    if len(responses) < 2:
+    if len(features) < 2:
         return None
-    unit = responses / np.maximum(np.linalg.norm(responses, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float64).tiny)
     n = len(unit)
     return float(1 - ((unit @ unit.T).sum() - (unit**2).sum()) / (n * (n - 1)))
 

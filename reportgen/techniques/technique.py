@@ -76,7 +76,9 @@ class Ascended:
         objective: (K, steps) mean of the channel before each step, for the picture as it was moved for that step.
         start: (K,) the same for the seeded noise that it began with, unmoved.
         final: (K,) the same for `images`, unmoved; NaN where the ascent broke down.
-        responses: (K, channels of the layer) means of all its channels for `images`, unmoved.
+        responses: (K, channels of the layer) means over positions of all its channels for `images`, unmoved.
+        features: (K, D) means over positions of what the network decides by: the layer before its pooled linear head,
+            or the deepest that gives maps.
     """
 
     images: Tensor
@@ -84,6 +86,7 @@ class Ascended:
     start: Tensor
     final: Tensor
     responses: Tensor
+    features: Tensor
 
 
 class Probe(Protocol):
