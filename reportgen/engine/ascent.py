@@ -70,11 +70,11 @@ class Ascents:
             group = lacking[start : start + self.batch]
             made = self._climb(request, group, size)
             for row, channel in enumerate(group):
-                arrays = {name: tensor[row] for name, tensor in made.items()}
+                arrays = {name: tensor[row : row + 1] for name, tensor in made.items()}
                 self.store.put(self.key(request, channel), arrays, {"kind": "ascent", **self.provenance})
                 found[channel] = arrays
         rows = [found[channel] or {} for channel in request.channels]
-        return Ascended(**{name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]})
+        return Ascended(**{name: torch.from_numpy(np.concatenate([row[name] for row in rows])) for name in rows[0]})
 
     def key(self, request: Ascent, channel: int) -> str:
         """Key of the entry of one channel: it says nothing of the others."""
