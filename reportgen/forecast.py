@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from reportgen import steps
-from reportgen.engine.plan import Planned, plan_examination
+from reportgen.engine.plan import Planned, about_model, plan_examination
+from reportgen.engine.requests import Ascent
 from reportgen.job import Job
 from reportgen.store import Store
 from reportgen.subject.subject import Subject
@@ -52,11 +53,30 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
             f"{_passes(batches, images)}, {backwards} backward where one class of each is explained"
         )
     lines += [_line(planned, store) for planned in made.planned if planned.name in made.shown]
-    seconds = made.resolution.seconds * (lacking + images + BACKWARD_COST * made.batch * backwards)
+    climbs, share = _ascents(made, store)
+    if climbs:
+        lines.append(f"4 ascend   at most {climbs} forward and backward of {made.batch} inputs, as far as the layer")
+    passes = lacking + images + BACKWARD_COST * made.batch * backwards + (1 + BACKWARD_COST) * made.batch * share
+    seconds = made.resolution.seconds * passes
     lines.append(f"about {seconds / 60:.1f} minutes of passes and {_megabytes(made, wanted):.0f} MB in the store")
     if spent["forward"]["batches"]:
         lines.append("one forward of two images of noise was run to learn the layers; it is stored")
     return "\n".join(lines)
+
+
+def _ascents(made: steps.Blueprint, store: Store) -> tuple[int, float]:
+    """Steps in full batches that are at most ahead, and how many whole ones at the model's own size cost as much."""
+    shorter = min(made.resolution.pipeline["size"])
+    last = max((one.order for one in made.resolution.layers), default=1)
+    climbs, share = 0, 0.0
+    for task in about_model(made.planned, store):
+        for request in task.part.needs:
+            if isinstance(request, Ascent):
+                own = request.steps * -(-len(request.channels) // made.batch)
+                climbs += own
+                reached = made.resolution.layer(request.layer).order / last
+                share += own * reached * (min(request.size, shorter) / shorter) ** 2
+    return climbs, share
 
 
 def _exactly(
@@ -93,7 +113,11 @@ def _megabytes(made: steps.Blueprint, wanted: int) -> float:
         for name in technique.layers:
             layer = made.resolution.layer(name)
             if technique.scope == "model":
-                total += MAP_BYTES * layer.parameters
+                pictures = [r for r in planned.needs if isinstance(r, Ascent) and r.layer == name]
+                size = made.resolution.pipeline["channels"] * height * width / min(height, width) ** 2
+                # each picture for itself and among those of its layer
+                total += sum(2 * MAP_BYTES * len(r.channels) * size * r.size**2 for r in pictures)
+                total += 0 if pictures else MAP_BYTES * layer.parameters
             else:
                 kind, _colon, number = technique.channels.partition(":")
                 maps = int(number) if number.isdigit() else layer.shape[0] if kind == "all" else 8

@@ -15,6 +15,7 @@ from reportgen.engine.plan import (
     Examination,
     Planned,
     about_model,
+    ascending,
     plan_examination,
     settle,
 )
@@ -282,9 +283,10 @@ def examine(
         return Examined({}, frozenset(), {})
     worker = laboratory.worker(made.resolution, pictures.input, provenance(made.resolution))
     failures: dict[str, str] = {}
-    for task in models:
-        if (reason := worker.about_model(task)) is not None:
-            failures[task.name] = reason
+    with progress.bar("ascend", sum(map(ascending, models)), "step") as tick:
+        for task in models:
+            if (reason := worker.about_model(task, tick)) is not None:
+                failures[task.name] = reason
     total = sum(len(batch.cases) for batch in examination.batches) + len(examination.closeups)
     progress.each(_works(worker, examination, pictures, failures), "examine", total, "image")
     computed = {task.name for work in examination.works for task in work.tasks} | {task.name for task in models}

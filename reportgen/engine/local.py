@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reportgen.engine.ascent import Ascents, Tick, unheard
 from reportgen.engine.derivations import derived
 from reportgen.engine.device import is_out_of_memory
 from reportgen.engine.passes import Passes, Trace
@@ -165,9 +166,14 @@ class Worker:
                 trace.backward(place, chosen, wrt, keep=left > 0, rule=rule)
         return trace
 
-    def about_model(self, task: Task) -> str | None:
-        """A technique that looks at the model alone. Returns why it failed, or None."""
-        probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs)
+    def about_model(self, task: Task, tick: Tick = unheard) -> str | None:
+        """A technique that looks at the model alone. Returns why it failed, or None.
+
+        Args:
+            tick: told how many channels of an ascent did a step.
+        """
+        ascents = Ascents(self.passes, self.store, self.batch, task.planned.basis, self.provenance, tick)
+        probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs, ascend=ascents.run)
         try:
             computed = self._computed(task.planned, probe)
         except OutOfMemory:

@@ -252,6 +252,46 @@ class Passes:
         how = None if rectifiers is None else followed(rectifiers, ends)
         return Trace(self.resolution, count, scores_read, outputs, self.counts, current, how)
 
+    def reach(self, x: Tensor, layers: Sequence[str], count: int) -> tuple[Tensor, ...]:
+        """(B, C, h, w) outputs of `layers`, with the graph of `x` where it has one; the forward goes no further.
+
+        Args:
+            x: (B, C, H, W) on the device, of any size that the model takes.
+            count: rows of it that are wanted; the rest is padding.
+
+        Raises:
+            OutOfMemory: if it did not fit.
+            PassError: if the model raised, or an output does not read as maps at this size, or has lost the graph.
+        """
+        outputs: dict[str, Tensor] = {}
+        tapped = _Taps(self.resolution, tuple(dict.fromkeys(layers)), frozenset(), outputs, stop=True)
+        tapped.attach(self.module)
+        torch.manual_seed(self.seed)
+        self.counts.forward_batches += 1
+        self.counts.forward_samples += count
+        try:
+            self._call(x, x.requires_grad)
+        finally:
+            tapped.remove()
+        for layer in layers:
+            if layer not in outputs:
+                raise PassError(f"layer {layer!r} was not reached", "choose another layer")
+            if x.requires_grad and not outputs[layer].requires_grad:
+                raise PassError(f"layer {layer!r} cannot be differentiated by the input", "choose another layer")
+        try:
+            return tuple(as_maps(outputs[layer], self.resolution.layer(layer)) for layer in layers)
+        except RuntimeError as error:
+            named = ", ".join(repr(layer) for layer in layers)
+            raise PassError(f"the output of layer {named} cannot be read as maps at this size") from error
+
+    def gradient(self, value: Tensor, wrt: Tensor, count: int) -> Tensor:
+        """Derivative of `value`, a sum over `count` rows. Raises OutOfMemory."""
+        with _memory():
+            (found,) = torch.autograd.grad(value, wrt)
+        self.counts.backward_batches += 1
+        self.counts.backward_samples += count
+        return found
+
     def _call(self, x: Tensor, graph: bool) -> Tensor | None:
         try:
             # a graph cannot be built from inference tensors, so inference mode is left even where the caller is in it

@@ -316,3 +316,8 @@ def about_model(planned: Sequence[Planned], store: Store) -> tuple[Task, ...]:
     """What the store lacks of the techniques that look at the model alone."""
     models = (p for p in planned if p.technique.scope == "model" and p.reason is None)
     return tuple(task for p in models for task in p.tasks(None, store))
+
+
+def ascending(task: Task) -> int:
+    """Steps of all channels in the ascents of a task."""
+    return sum(len(one.channels) * one.steps for one in task.part.needs if isinstance(one, Ascent))

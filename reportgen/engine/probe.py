@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from reportgen.engine.outputs import entropy_of, independent, probabilities_of
 from reportgen.engine.passes import Trace
-from reportgen.engine.requests import Backward, Derivation, Forward, Needs, Rule, Units, Weights
+from reportgen.engine.requests import Ascent, Backward, Derivation, Forward, Needs, Rule, Units, Weights
 from reportgen.engine.resolution import Layer, Resolution
 from reportgen.engine.rules import Followed
 from reportgen.store import Array
-from reportgen.techniques.technique import Projection, Target
+from reportgen.techniques.technique import Ascended, Projection, Target
 
 
 class Undeclared(Exception):
@@ -38,6 +38,7 @@ class EngineProbe:
         trace: the forward that served this batch; None for techniques about the model.
         classes: for each target the class numbers of the images, None where an image has fewer targets.
         alone: passes of its own for this one part, where it takes such.
+        ascend: runs an ascent, for techniques about the model.
     """
 
     resolution: Resolution
@@ -46,6 +47,7 @@ class EngineProbe:
     trace: Trace | None = None
     classes: tuple[tuple[int | None, ...], ...] = ()
     alone: Alone | None = None
+    ascend: Callable[[Ascent], Ascended] | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -64,6 +66,11 @@ class EngineProbe:
             raise Undeclared(f"inputs derived by {derivation}")
         assert self.alone is not None
         return probabilities_of(self.alone.derived_scores(derivation), self._independent)
+
+    def ascended(self, request: Ascent) -> Ascended:
+        if request not in self.needs or self.ascend is None:
+            raise Undeclared(f"an ascent of {request.layer!r}")
+        return self.ascend(request)
 
     @property
     def head_layer(self) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Rule = Literal["gradient", "deconvnet", "guided"]
+AscentMethod = Literal["plain", "robust"]
 Scope = Literal["scan", "exhibit", "sample", "model"]
 
 INPUT = "input"
@@ -90,19 +91,22 @@ class Weights:
 
 @dataclass(frozen=True)
 class Ascent:
-    """An optimisation of inputs: all `channels` of `layer` in one batch of fixed shape.
+    """An optimisation of inputs: all `channels` of `layer` in batches of fixed shape.
 
     Attributes:
-        method: how inputs are parametrised and transformed; a name the ascent knows.
+        method: how inputs are parametrised and moved: ``plain`` (pixels, nothing else) or ``robust`` (Fourier
+            coefficients, random moves).
         steps: number of steps.
-        size: side of the input in pixels.
+        size: shorter side of the input in pixels; at most that of the model's own.
+        seed: of the noise that it starts from, and of the moves.
     """
 
     layer: str
     channels: tuple[int, ...]
-    method: str
+    method: AscentMethod
     steps: int
     size: int
+    seed: int = 0
 
 
 @dataclass(frozen=True)

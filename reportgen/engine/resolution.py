@@ -116,7 +116,8 @@ class Resolution:
     def select(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the layers that `wanted` means, shallow to deep.
 
-        `wanted` holds names, patterns with ``*``, ``default``, ``blocks`` and ``last:N`` (of the default layers).
+        `wanted` holds names, patterns with ``*``, ``default``, ``blocks``, and of the default layers ``last:N`` and
+        ``spread:N`` (evenly, the deepest among them).
 
         Raises:
             LayerError: if a name means no layer whose output can be read as maps.
@@ -128,7 +129,10 @@ class Resolution:
             elif word == "blocks":
                 chosen.update((*self.blocks, *self.defaults))
             elif word.startswith("last:") and word[5:].isdigit():
-                chosen.update(self.defaults[len(self.defaults) - int(word[5:]) :])
+                chosen.update(self.defaults[max(len(self.defaults) - int(word[5:]), 0) :])
+            elif word.startswith("spread:") and word[7:].isdigit():
+                n, count = len(self.defaults), int(word[7:])
+                chosen.update(self.defaults[-(-(place + 1) * n // count) - 1] for place in range(count) if n)
             else:
                 chosen.update(self._named(word))
         return tuple(layer.name for layer in sorted(self.layers, key=lambda one: one.order) if layer.name in chosen)
@@ -143,6 +147,35 @@ class Resolution:
                 f"the output of layer {word!r} cannot be read as maps", "choose a layer before the pooling"
             )
         return mapped
+
+    def convolution(self, name: str, *, spatial: bool = False) -> str | None:
+        """The last convolution inside layer `name` (itself included), or that a normalisation or activation follows.
+
+        Args:
+            spatial: of those inside only such with kernels larger than one pixel.
+
+        Returns:
+            Its name, or None where there is none.
+        """
+        inside = [one for one in self.layers if one.kernel and (one.name == name or one.name.startswith(name + "."))]
+        if spatial:
+            return next((one.name for one in reversed(inside) if max(one.kernel[2:]) > 1), None)
+        called = [one for one in inside if one.shape]
+        # squeeze-and-excitation convolves single positions beside the branch that it scales
+        last = [one for one in called if max(one.resolution) > 1] or called
+        return last[-1].name if last else self._followed(self.layer(name))
+
+    def _followed(self, layer: Layer) -> str | None:
+        """The convolution before `layer` of the same shape, if there are but normalisations and activations between."""
+        before = [one for one in self.layers if one.kernel and 0 <= one.order < layer.order]
+        nearest = max(before, key=lambda one: one.order, default=None)
+        if nearest is None or nearest.shape != layer.shape:
+            return None
+        # a normalisation has a scale and a shift for each channel, and nothing that weighs channels has so little
+        few = 2 * layer.shape[0]
+        between = (one for one in self.layers if nearest.order < one.order <= layer.order)
+        weighing = (one for one in between if one.parameters > few and not nearest.name.startswith(one.name + "."))
+        return None if any(weighing) else nearest.name
 
     def label(self, index: int) -> str:
         """Name of a class; its number where it has no name."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from reportgen.figures.colour import Values, levels, unit_range
 from reportgen.figures.figure import Picture
@@ -20,6 +20,9 @@ Pixels = NDArray[np.uint8]
 
 _FEW_PIXELS: Final = 112
 """Photographs with a longer side below this are enlarged without smoothing: their pixels are what the network saw."""
+
+_FADED: Final = 0.35
+"""What is left of the contrast of a picture that is struck through."""
 
 
 def grey_tile(values: Values, *, low: float, high: float, size: int = 112) -> Picture:
@@ -95,6 +98,33 @@ def photograph(rgb: Pixels, *, longest: int = 640, quality: int = 88) -> Picture
     if max(width, height) > longest:
         image = image.resize(fitted(width, height, longest), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return jpeg(image, quality=quality, pixelated=max(width, height) < _FEW_PIXELS)
+
+
+def synthetic(picture: Values, *, struck: bool = False) -> Picture:
+    """A picture that was optimised, as it is: 0 black, 1 full; neither stretched nor centred.
+
+    Args:
+        picture: (C, h, w) in [0, 1]: three channels as red, green and blue, otherwise their mean in grey.
+        struck: faded and struck through, for one that must not be taken for a result.
+
+    Returns:
+        JPEG without chroma subsampling: the colour of single pixels counts.
+
+    Raises:
+        ValueError: another number of dimensions, or an empty picture.
+    """
+    values = np.asarray(picture, dtype=np.float64)
+    if values.ndim != 3 or values.size == 0:
+        raise ValueError(f"a picture is (C, h, w), not {values.shape}")
+    values = np.moveaxis(values, 0, -1) if len(values) == 3 else values.mean(axis=0)
+    image = Image.fromarray(levels(values * _FADED + (1 - _FADED) if struck else values))
+    width, height = image.size
+    if struck:
+        draw = ImageDraw.Draw(image)
+        ink, line = (0 if image.mode == "L" else (0, 0, 0)), max(1, min(width, height) // 64)
+        draw.line((0, 0, width - 1, height - 1), fill=ink, width=line)
+        draw.line((0, height - 1, width - 1, 0), fill=ink, width=line)
+    return jpeg(image, quality=85, pixelated=max(width, height) < _FEW_PIXELS, subsampling="4:4:4")
 
 
 def photograph_image(rgb: Pixels) -> Image.Image:

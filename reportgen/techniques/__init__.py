@@ -96,6 +96,8 @@ def _built(cls: type[Technique], job: Job) -> Technique:
         common = name not in options and default == getattr(Technique, name)
         if default and (common or getattr(job, name) is not None):
             options[name] = general
+    if "seed" in own:
+        options["seed"] = job.seed
     given = job.techniques.get(cls.name, {})
     for field, value in given.items():
         if field not in own:

@@ -96,15 +96,15 @@ class Filters(Technique):
         """Itself with every word replaced by the name of a convolution."""
         from dataclasses import replace
 
-        spatial = [layer for layer in resolution.layers if layer.kernel and max(layer.kernel[2:]) > 1]
+        spatial = [layer.name for layer in resolution.layers if layer.kernel and max(layer.kernel[2:]) > 1]
         names: list[str] = []
         for word in self.layers:
             if word == "first":
-                names += [layer.name for layer in spatial[:1]]
+                names += spatial[:1]
                 continue
             for name in (word,) if _is_module(word, resolution) else resolution.select((word,)):
-                inside = [layer for layer in spatial if layer.name == name or layer.name.startswith(name + ".")]
-                names += [layer.name for layer in inside[-1:]]
+                found = resolution.convolution(name, spatial=True)
+                names += [found] if found else []
         return replace(self, layers=tuple(dict.fromkeys(names)))
 
     def needs(self, resolution: Resolution) -> Needs:

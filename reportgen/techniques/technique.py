@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from reportgen.engine.requests import Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
+from reportgen.engine.requests import Ascent, Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
 from reportgen.engine.resolution import Layer, Resolution
 from reportgen.figures.figure import Figure
 from reportgen.findings import Finding
@@ -65,6 +65,28 @@ class Projection:
     positions: Tensor
     activations: Tensor
     inputs: Tensor
+
+
+@dataclass(frozen=True)
+class Ascended:
+    """Inputs that an ascent made: one for each of K channels of a layer.
+
+    Attributes:
+        images: (K, C, H, W) in [0, 1], before normalisation, red first; grey where the ascent broke down.
+        objective: (K, steps) mean of the channel before each step, for the picture as it was moved for that step.
+        start: (K,) the same for the seeded noise that it began with, unmoved.
+        final: (K,) the same for `images`, unmoved; NaN where the ascent broke down.
+        responses: (K, channels of the layer) means over positions of all its channels for `images`, unmoved.
+        features: (K, D) means over positions of what the network decides by: the layer before its pooled linear head,
+            or the deepest that gives maps.
+    """
+
+    images: Tensor
+    objective: Tensor
+    start: Tensor
+    final: Tensor
+    responses: Tensor
+    features: Tensor
 
 
 class Probe(Protocol):
@@ -119,6 +141,9 @@ class Probe(Protocol):
 
     def layer(self, name: str) -> Layer:
         """What is known of a layer."""
+
+    def ascended(self, request: Ascent) -> Ascended:
+        """What the ascent that `request` asks for came to."""
 
     def weight(self, layer: str) -> Tensor:
         """The weight of `layer`, as it is."""
