@@ -113,8 +113,7 @@ class EngineProbe:
         return torch.cat((-weight, weight)) if len(weight) == 1 else weight
 
     def class_index(self, target: Target) -> Tensor:
-        chosen = [index or 0 for index in self.classes[target.place]]
-        return torch.tensor(chosen, device=next(self.module.parameters()).device)
+        return torch.tensor([index or 0 for index in self.classes[target.place]])
 
     def layer(self, name: str) -> Layer:
         return self.resolution.layer(name)

@@ -137,7 +137,7 @@ class Probe(Protocol):
         """(classes, C) weight of the linear layer behind the global average pooling."""
 
     def class_index(self, target: Target) -> Tensor:
-        """(n,) class number of `target` for each image."""
+        """(n,) class number of `target` for each image, on the CPU: it indexes tensors of any device."""
 
     def layer(self, name: str) -> Layer:
         """What is known of a layer."""

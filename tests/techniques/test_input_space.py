@@ -56,7 +56,7 @@ def test_class_and_unit_are_the_derivatives(network: nn.Module) -> None:
     assert torch.allclose(stored[1], expected[0], atol=1e-5 * float(expected.abs().max()))
 
     kept: list[Tensor] = []
-    handle = network.layer3.register_forward_hook(lambda _m, _a, output: kept.append(output))  # type: ignore[union-attr]
+    handle = network.layer3.register_forward_hook(lambda _m, _a, output: kept.append(output.detach()))  # type: ignore[union-attr]
     network(x.detach())
     handle.remove()
     tensors = report.tensors("guided_backprop", image)
@@ -78,7 +78,7 @@ def test_own_channels_are_all_projected_on_as_many_exhibits_as_asked(network: nn
     image = next(iter(top.facts["techniques"]["deconvnet"]["results"]["units"]))
     x = top.input(image)[None]
     kept: list[Tensor] = []
-    handle = network.layer2.register_forward_hook(lambda _m, _a, output: kept.append(output))  # type: ignore[union-attr]
+    handle = network.layer2.register_forward_hook(lambda _m, _a, output: kept.append(output.detach()))  # type: ignore[union-attr]
     network(x)
     handle.remove()
     strongest = kept[0][0].amax(dim=(1, 2)).topk(5).indices.tolist()

@@ -20,7 +20,7 @@ class Corner(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2] // 2, x.shape[3] // 2
         seen = x[:, :, :height, :width].mean(dim=(1, 2, 3))
-        return torch.stack((10 * seen, -10 * seen), dim=1)
+        return torch.stack((seen, -seen), dim=1)
 
 
 def audited(model: nn.Module, images: list[Any], **options: Any) -> reportgen.Report:
