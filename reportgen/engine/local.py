@@ -167,7 +167,8 @@ class Worker:
 
     def about_model(self, task: Task) -> str | None:
         """A technique that looks at the model alone. Returns why it failed, or None."""
-        probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs)
+        passes = self.passes
+        probe = EngineProbe(passes.resolution, passes.module, task.part.needs, passes=passes)
         try:
             computed = self._computed(task.planned, probe)
         except OutOfMemory:

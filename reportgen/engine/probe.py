@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from reportgen.engine.outputs import entropy_of, independent, probabilities_of
-from reportgen.engine.passes import Trace
-from reportgen.engine.requests import Backward, Derivation, Forward, Needs, Rule, Units, Weights
+from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.requests import Backward, Derivation, Forward, Needs, Profile, Rule, Units, Weights
 from reportgen.engine.resolution import Resolution
 from reportgen.store import Array
 from reportgen.techniques.technique import Projection, Target
@@ -37,6 +37,7 @@ class EngineProbe:
         trace: the forward that served this batch; None for techniques about the model.
         classes: for each target the class numbers of the images, None where an image has fewer targets.
         alone: passes of its own for this one part, where it takes such.
+        passes: the model, for what is asked about it alone.
     """
 
     resolution: Resolution
@@ -45,6 +46,7 @@ class EngineProbe:
     trace: Trace | None = None
     classes: tuple[tuple[int | None, ...], ...] = ()
     alone: Alone | None = None
+    passes: Passes | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -106,6 +108,14 @@ class EngineProbe:
         if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):
             raise Undeclared(f"weight of {layer!r}")
         return self._parameter(layer)
+
+    def profiled(self) -> dict[str, Any]:
+        from reportgen.engine.profiling import measure
+
+        request = next((need for need in self.needs if isinstance(need, Profile)), None)
+        if request is None or self.passes is None:
+            raise Undeclared("a profile")
+        return measure(self.passes, backward=request.backward)
 
     def _parameter(self, layer: str) -> Tensor:
         weight = self.module.get_submodule(layer).weight

@@ -29,34 +29,43 @@ from torch.profiler import ProfilerActivity, profile, record_function, tensorboa
 from reportgen.engine.outputs import as_matrix
 from reportgen.engine.passes import Passes
 from reportgen.errors import PassError
+from reportgen.machine import machine
 
 WORKER = "reportgen"
 """What the trace calls the machine it was made on: its own name is nobody's business."""
+
+FORWARD, BACKWARD = "forward", "backward"
+"""What the two halves of a pass are called in the trace."""
+
+BUDGET = 2.0
+"""Seconds: a measurement must not take long on a machine where a pass does."""
 
 Clock = Callable[[], Any]
 Scope = Callable[[str], Any]
 
 
-def measure(passes: Passes, *, backward: bool = True, repeats: int = 3) -> dict[str, Any]:
+def measure(passes: Passes, *, backward: bool = True, repeats: int = 3, budget: float = BUDGET) -> dict[str, Any]:
     """Profile a batch of noise in the shape of the model's input and of the audit's batches.
 
     Args:
         passes: the model, prepared, on its device.
         backward: also measure a forward with the backward from the highest scores to the input (weights get none).
-        repeats: how often a pass is timed; medians are told.
+        repeats: how often a pass is timed at most; medians are told.
+        budget: seconds that the repetitions of one kind of pass may take together; each is done at least once.
 
     Returns:
         JSON values, times in milliseconds of one pass of the batch, memory in bytes, and the trace:
 
-        - ``batch`` [B, C, H, W], ``device`` (``cpu``, ``cuda``, ``mps``), ``threads``, ``repeats``;
+        - ``batch`` [B, C, H, W], ``device`` (``cpu``, ``cuda``, ``mps``), ``machine`` (`reportgen.machine`),
+          ``threads``, ``repeats``;
         - ``forward`` and, with `backward`, ``forward_backward``;
-        - ``layers`` {module: forward}, a module's time holding that of the modules in it; empty where hooks cannot be
-          set (scripted models);
+        - ``layers``: (module, forward) in the order of the model, a module's time holding that of the modules in it;
+          empty where hooks cannot be set (scripted models);
         - ``operators``: what the profiled pass called, most time of their own first, each ``name``, ``calls``,
-          ``self``, ``total`` (on the CPU), ``device`` (None without one) and ``memory`` (allocated by itself, on the
-          device where there is one);
+          ``self``, ``total`` (on the CPU), ``device`` (None without one) and ``memory`` (all that was allocated in its
+          calls, on the device where there is one);
         - ``memory``: ``device`` and, as steps, ``times`` and ``bytes`` allocated since the profiled pass began,
-          ``peak``;
+          ``peak``, and when the ``backward`` begins (None without one); None where nothing is told;
         - ``recommendations`` of torch-tb-profiler, in English, without mark-up;
         - ``trace``: bytes, a Chrome trace as gzipped JSON without names of machine, user or folders.
 
@@ -67,17 +76,21 @@ def measure(passes: Passes, *, backward: bool = True, repeats: int = 3) -> dict[
     step = _step(passes, x, backward=backward)
     forward = _step(passes, x, backward=False)
     for _ in range(2):
+        begin = perf_counter()
         step()
+        _wait(passes.device)
+    repeats = max(1, min(repeats, int(budget / (perf_counter() - begin))))
     totals = {"forward": _median(passes.device, forward, repeats)}
     if backward:
         totals["forward_backward"] = _median(passes.device, step, repeats)
     return {
         "batch": list(x.shape),
         "device": passes.device.type,
+        "machine": machine(),
         "threads": torch.get_num_threads(),
         "repeats": repeats,
         **totals,
-        "layers": _layers(passes, forward, repeats) if passes.resolution.tappable else {},
+        "layers": _layers(passes, forward, repeats) if passes.resolution.tappable else [],
         **_profiled(passes, step),
     }
 
@@ -99,11 +112,13 @@ def _step(passes: Passes, x: Tensor, *, backward: bool) -> Callable[[], None]:
         try:
             with torch.inference_mode(not backward), torch.set_grad_enabled(backward):
                 given = x.detach().clone().requires_grad_(backward)
-                scores = as_matrix(passes.module(given))
+                with record_function(FORWARD):
+                    scores = as_matrix(passes.module(given))
                 if backward:
                     counts.backward_batches += 1
                     counts.backward_samples += len(x)
-                    torch.autograd.grad(scores.max(dim=1).values.sum(), given)
+                    with record_function(BACKWARD):
+                        torch.autograd.grad(scores.max(dim=1).values.sum(), given)
         except (PassError, torch.OutOfMemoryError, MemoryError):
             raise
         except RuntimeError as error:
@@ -116,6 +131,14 @@ def _step(passes: Passes, x: Tensor, *, backward: bool) -> Callable[[], None]:
 
 # clocks
 # ----------------------------------------------------------------------------------------------------------------
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _clock(device: torch.device) -> Clock:
@@ -131,7 +154,7 @@ def _clock(device: torch.device) -> Clock:
     if device.type == "mps":
 
         def synchronised() -> float:
-            torch.mps.synchronize()
+            _wait(device)
             return perf_counter()
 
         return synchronised
@@ -156,7 +179,7 @@ def _median(device: torch.device, step: Callable[[], None], repeats: int) -> flo
     return statistics.median(_between(*pair) for pair in points)
 
 
-def _layers(passes: Passes, forward: Callable[[], None], repeats: int) -> dict[str, float]:
+def _layers(passes: Passes, forward: Callable[[], None], repeats: int) -> list[list[Any]]:
     """Milliseconds of every called module in a forward: the median of several, each the sum over its calls."""
     clock = _clock(passes.device)
     runs: list[dict[str, float]] = []
@@ -174,7 +197,7 @@ def _layers(passes: Passes, forward: Callable[[], None], repeats: int) -> dict[s
             run[name] = run.get(name, 0.0) + _between(begin, end)
         runs.append(run)
     order = [name for name, _part in passes.module.named_modules() if name in runs[0]]
-    return {name: statistics.median(run.get(name, 0.0) for run in runs) for name in order}
+    return [[name, statistics.median(run.get(name, 0.0) for run in runs)] for name in order]
 
 
 @contextmanager
@@ -235,9 +258,10 @@ def _profiled(passes: Passes, step: Callable[[], None]) -> dict[str, Any]:
         written = next(Path(folder).glob("*.pt.trace.json"))
         clean = scrubbed(json.loads(written.read_text(encoding="utf-8", errors="replace"), strict=False))
         written.write_text(json.dumps(clean), encoding="utf-8")
-        read = _read(written, folder)
-    averages = {event.key: event for event in profiler.key_averages()}
-    read["operators"] = [_with_device(row, averages.get(row["name"]), passes.device.type) for row in read["operators"]]
+        read = _read(written, folder, clean)
+    if passes.device.type == "cuda":
+        spent = {event.key: event.self_device_time_total / 1e3 for event in profiler.key_averages()}
+        read["operators"] = [{**row, "device": spent.get(row["name"], 0.0)} for row in read["operators"]]
     trace = gzip.compress(json.dumps(clean, separators=(",", ":")).encode(), mtime=0)
     return {**read, "trace": trace}
 
@@ -272,7 +296,7 @@ def _metadata(event: Mapping[str, Any], number: Callable[[Any], Any]) -> dict[st
     return arguments
 
 
-def _read(file: Path, folder: str) -> dict[str, Any]:
+def _read(file: Path, folder: str, trace: Mapping[str, Any]) -> dict[str, Any]:
     """Operators, memory and advice as torch-tb-profiler reads them from a trace."""
     from torch_tb_profiler.profiler.data import RunProfileData
     from torch_tb_profiler.profiler.run_generator import RunGenerator
@@ -280,22 +304,31 @@ def _read(file: Path, folder: str) -> dict[str, Any]:
     data = RunProfileData.parse(WORKER, "1", str(file), folder)
     run = RunGenerator(WORKER, "1", data).generate_run_profile()
     rows = run.operation_table_by_name["data"]
+    allocated = _allocated(run)
     operators = [
         {
             "name": str(row["name"]),
             "calls": int(row["calls"]),
             "self": row["host_self_duration"] / 1e3,
             "total": row["host_total_duration"] / 1e3,
+            "device": None,
+            "memory": allocated.get(str(row["name"]), 0),
         }
         for row in rows
     ]
     operators.sort(key=lambda row: (-row["self"], row["name"]))
     advice = [plain(words) for words in data.recommendations]
-    return {"operators": operators, "memory": _memory(run), "recommendations": advice}
+    turn = next((event["ts"] for event in trace["traceEvents"] if event["name"] == BACKWARD), None)
+    turn = None if turn is None else (turn - data.profiler_start_ts) / 1e3
+    return {"operators": operators, "memory": _memory(run, turn), "recommendations": advice}
 
 
-def _memory(run: Any) -> dict[str, Any] | None:
-    """The curve of what the pass holds, beginning at 0; None where the trace tells of no allocation."""
+def _memory(run: Any, turn: float | None) -> dict[str, Any] | None:
+    """The curve of what the pass holds, beginning at 0; None where the trace tells of no allocation.
+
+    Args:
+        turn: when the backward begins, in milliseconds since the profiler began.
+    """
     if run.memory_snapshot is None:
         return None
     curve = run.get_memory_curve(time_metric="ms", memory_metric="B", patch_for_step_plot=False)
@@ -303,23 +336,25 @@ def _memory(run: Any) -> dict[str, Any] | None:
     rows = curve["rows"].get(device) or []
     if not rows:
         return None
-    base = min(rows[0][1], 0.0) if device == "CPU" else rows[0][1]
-    held = [float(row[1]) - base for row in rows]
-    return {"device": str(device), "times": [float(row[0]) for row in rows], "bytes": held, "peak": max(held)}
+    begin = 0.0 if device == "CPU" else float(rows[0][1])  # on a device, all that was there before is counted too
+    held = [float(row[1]) - begin for row in rows]
+    times = [float(row[0]) for row in rows]
+    return {"device": str(device), "times": times, "bytes": held, "peak": max(held), "backward": turn}
+
+
+def _allocated(run: Any) -> dict[str, int]:
+    """Bytes allocated in all calls of each operator, what these called included."""
+    if run.memory_snapshot is None:
+        return {}
+    stats = run.get_memory_stats(memory_metric="B")
+    names = [column["name"] for column in stats["columns"]]
+    size = names.index("Allocation Size (B)")
+    return {str(row[0]): int(row[size]) for row in stats["rows"].get(stats["metadata"]["default_device"], ())}
 
 
 def plain(words: str) -> str:
     """Advice without its HTML: the words of a link stay, its address goes."""
     return " ".join(re.sub(r"<[^>]*>", "", words).split())
-
-
-def _with_device(row: dict[str, Any], event: Any, device: str) -> dict[str, Any]:
-    """An operator with what `torch.profiler` itself says of device time and memory."""
-    if event is None:
-        return {**row, "device": None, "memory": None}
-    own = event.self_device_memory_usage if device == "cuda" else event.self_cpu_memory_usage
-    spent = event.self_device_time_total / 1e3 if device == "cuda" else None
-    return {**row, "device": spent, "memory": int(own)}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from reportgen.clock import reproducible
 from reportgen.errors import UsageError
 from reportgen.techniques.technique import Technique
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 GROUP = "reportgen.techniques"
 """Entry-point group: name = the technique's name, value = its class."""
 
-_ORDER = ("predictions", "feature_maps", "filters", "class_activation")
+_ORDER = ("predictions", "feature_maps", "filters", "class_activation", "architecture", "profile")
 """Reading order of the report; techniques not named follow by name."""
 
 
@@ -67,6 +68,8 @@ def chosen(job: Job) -> tuple[Technique, ...]:
             remedy = f"did you mean {close[0]!r}?" if close else "reportgen techniques lists them"
             raise UsageError(f"there is no technique {name!r}", remedy)
     names = [name for name in known if (not job.only or name in job.only) and name not in job.skip]
+    if reproducible():
+        names = [name for name in names if name in job.only or not known[name].measures_machine]
     if not names:
         raise UsageError("--only and --skip leave no technique", "reportgen techniques lists them")
     return tuple(_built(known[name], job) for name in names)

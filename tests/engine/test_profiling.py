@@ -23,6 +23,8 @@ from reportgen.engine.resolve import resolve
 from reportgen.errors import PassError
 
 SIZE = 32
+PATIENT = 1e9
+"""Seconds: as many repetitions as are asked for, however slow the machine is."""
 
 
 def small() -> nn.Module:
@@ -59,7 +61,7 @@ def passes_of(module: nn.Module) -> Passes:
 def measured() -> dict[str, Any]:
     module = small()
     with prepared(module, torch.device("cpu")) as ready:
-        return measure(passes_of(ready), repeats=2)
+        return measure(passes_of(ready), repeats=2, budget=PATIENT)
 
 
 def test_everything_but_the_trace_is_json(measured: dict[str, Any]) -> None:
@@ -71,7 +73,7 @@ def test_everything_but_the_trace_is_json(measured: dict[str, Any]) -> None:
 
 
 def test_layers_hold_what_is_in_them(measured: dict[str, Any]) -> None:
-    layers = measured["layers"]
+    layers = dict(measured["layers"])
     names = [name for name, _part in small().named_modules() if name]
     assert list(layers) == names
     assert all(value > 0 for value in layers.values())
@@ -83,7 +85,7 @@ def test_operators_are_those_of_the_pass(measured: dict[str, Any]) -> None:
     calls = {one["name"]: one["calls"] for one in measured["operators"]}
     assert calls["aten::conv2d"] == 3
     assert calls["aten::convolution_backward"] == 3
-    assert not [name for name in calls if name in measured["layers"] or name.startswith("ProfilerStep")]
+    assert not [name for name in calls if name in dict(measured["layers"]) or name.startswith("ProfilerStep")]
     for one in measured["operators"]:
         assert 0 <= one["self"] <= one["total"] + 1e-3
         assert one["device"] is None
@@ -111,6 +113,12 @@ def test_memory_is_that_of_the_tensors(measured: dict[str, Any]) -> None:
     assert memory["peak"] >= 4 * one_map
     assert memory["peak"] == max(memory["bytes"])
     assert memory["bytes"][-1] < one_map
+    # most is held where the backward begins
+    most = memory["times"][memory["bytes"].index(memory["peak"])]
+    assert 0 < memory["backward"] < memory["times"][-1]
+    assert most > memory["times"][0]
+    allocated = {one["name"]: one["memory"] for one in measured["operators"]}
+    assert allocated["aten::conv2d"] >= 3 * one_map
 
 
 def test_passes_are_counted() -> None:
@@ -119,11 +127,17 @@ def test_passes_are_counted() -> None:
     with prepared(module, torch.device("cpu")) as ready:
         passes = passes_of(ready)
         handle = ready.register_forward_hook(lambda _m, args, _out: seen.append(len(args[0])))
-        measure(passes, repeats=2)
+        measure(passes, repeats=2, budget=PATIENT)
         handle.remove()
     assert passes.counts.forward_batches == len(seen)
     assert passes.counts.forward_samples == sum(seen)
     assert passes.counts.backward_batches == 2 + 2 + 1  # to warm up, timed, profiled
+
+
+def test_a_slow_machine_repeats_less() -> None:
+    module = small()
+    with prepared(module, torch.device("cpu")) as ready:
+        assert measure(passes_of(ready), repeats=3, budget=0)["repeats"] == 1
 
 
 def test_trace_tells_nobody_where_it_was_made(measured: dict[str, Any]) -> None:
@@ -178,7 +192,7 @@ def test_hooks_are_gone_when_a_pass_raises(after: int) -> None:
     """Whether it raises while warming up, being timed, under the clocks or under the profiler."""
     module = Raising(after)
     with prepared(module, torch.device("cpu")) as ready, pytest.raises(RuntimeError, match="no more"):
-        measure(passes_of(ready), repeats=2)
+        measure(passes_of(ready), repeats=2, budget=PATIENT)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
     with prepared(module, torch.device("cpu")) as ready:
         assert measure(passes_of(ready), repeats=1)["operators"]  # the profiler is not left running
@@ -191,7 +205,7 @@ def test_scripted_models_have_no_layers() -> None:
     whole = passes_of(small())
     passes = replace(whole, module=module, resolution=replace(whole.resolution, layers=(), tappable=False))
     measured = measure(passes, repeats=1)
-    assert measured["layers"] == {}
+    assert measured["layers"] == []
     assert measured["forward"] > 0
     assert measured["operators"]
 
