@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from reportgen import summary
+from reportgen.clock import reproducible, today
 from reportgen.engine.plan import (
     Planned,
 )
@@ -63,7 +64,7 @@ def draw(
         style=Style(
             title=job.title or f"{subject.model_name}",
             author=job.author,
-            date=job.date or summary.today(),
+            date=job.date or today(),
             paper=job.paper,
         ),
         command=command,
@@ -103,7 +104,7 @@ def _section(
     if reason is not None:
         facts["reason"] = str(reason)
     facts["figures"] = [figure.id for figure in figures]
-    if not summary.reproducible():
+    if not reproducible():
         facts["seconds"] = round(examined.seconds.get(planned.name, 0.0), 3)
         facts["cached"] = planned.name not in examined.computed
     section = Section(planned.name, technique.title, technique.template, facts, figures, technique.references, reason)
@@ -158,7 +159,7 @@ def _facts(
         "findings": [finding.facts() for finding in findings],
         "environment": summary.environment_facts(resolution),
     }
-    if not summary.reproducible():
+    if not reproducible():
         facts["passes"] = laboratory.pass_facts
         facts["timings"] = {step: round(seconds, 3) for step, seconds in timings.items()}
     return facts

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from reportgen import exhibits, summary
+from reportgen import exhibits
+from reportgen.clock import today
 from reportgen.engine.plan import (
     Examination,
     Planned,
@@ -381,4 +382,4 @@ def _preparer(subject: Subject, resolution: Resolution) -> Callable[[str], Array
 
 def provenance(resolution: Resolution) -> dict[str, Any]:
     """Stored beside every result: where and when it was made."""
-    return {"made": summary.today(), "device": resolution.numerics["device"], "versions": library_versions()}
+    return {"made": today(), "device": resolution.numerics["device"], "versions": library_versions()}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import reportgen
@@ -25,18 +23,6 @@ from reportgen.versions import library_versions
 
 SCHEMA_VERSION = 1
 SHOWN_CLASSES = 5
-
-
-def reproducible() -> bool:
-    """Whether the caller asked for output that does not depend on the clock."""
-    return bool(os.environ.get("SOURCE_DATE_EPOCH"))
-
-
-def today() -> str:
-    """The date for the cover, YYYY-MM-DD; that of ``SOURCE_DATE_EPOCH`` if it is set."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now().astimezone()
-    return moment.date().isoformat()
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,9 @@ class _Recorder:
         self.calls: dict[str, int] = {}
         self.pooled: dict[str, Tensor] = {}
         self._handles = []
-        self._names = {part: name for name, part in module.named_modules() if name}
+        named = ((part, name) for name, part in module.named_modules() if name)
+        # scripted modules accept no hooks
+        self._names = {part: name for part, name in named if not isinstance(part, torch.jit.ScriptModule)}
         for part in self._names:
             if not isinstance(part, torch.jit.ScriptModule):  # which takes no hooks
                 self._handles.append(part.register_forward_hook(self._see))

@@ -173,7 +173,8 @@ class Worker:
             tick: told how many channels of an ascent did a step.
         """
         ascents = Ascents(self.passes, self.store, self.batch, task.planned.basis, self.provenance, tick)
-        probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs, ascend=ascents.run)
+        passes = self.passes
+        probe = EngineProbe(passes.resolution, passes.module, task.part.needs, ascend=ascents.run, passes=passes)
         try:
             computed = self._computed(task.planned, probe)
         except OutOfMemory:

@@ -11,6 +11,7 @@ from typing import Any
 
 from reportgen.engine.requests import INPUT, Ascent, Backward, Derivation, Forward, Needs, Request, Rule, Units
 from reportgen.engine.resolution import Resolution
+from reportgen.machine import machine
 from reportgen.store import Array, Store, key_of
 from reportgen.techniques.technique import Case, NotApplicable, Technique, explains_classes
 from reportgen.text import Message
@@ -144,7 +145,7 @@ def settle(techniques: Iterable[Technique], resolution: Resolution, identity: Ma
     settled: list[Planned] = []
     for technique in techniques:
         technique = technique.settled(resolution)
-        basis = {
+        basis: dict[str, Any] = {
             "technique": technique.name,
             "version": technique.version,
             "options": technique.options(),
@@ -153,6 +154,8 @@ def settle(techniques: Iterable[Technique], resolution: Resolution, identity: Ma
             "output_kind": resolution.output_kind,
             "numerics": dict(resolution.numerics),
         }
+        if technique.measures_machine:
+            basis["machine"] = machine()
         try:
             settled.append(Planned(technique, technique.needs(resolution), basis))
         except NotApplicable as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from reportgen.engine.outputs import entropy_of, independent, probabilities_of
-from reportgen.engine.passes import Trace
-from reportgen.engine.requests import Ascent, Backward, Derivation, Forward, Needs, Rule, Units, Weights
+from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.requests import Ascent, Backward, Derivation, Forward, Needs, Profile, Rule, Units, Weights
 from reportgen.engine.resolution import Layer, Resolution
 from reportgen.engine.rules import Followed
 from reportgen.store import Array
@@ -39,6 +39,7 @@ class EngineProbe:
         classes: for each target the class numbers of the images, None where an image has fewer targets.
         alone: passes of its own for this one part, where it takes such.
         ascend: runs an ascent, for techniques about the model.
+        passes: the model, for what is asked about it alone.
     """
 
     resolution: Resolution
@@ -48,6 +49,7 @@ class EngineProbe:
     classes: tuple[tuple[int | None, ...], ...] = ()
     alone: Alone | None = None
     ascend: Callable[[Ascent], Ascended] | None = None
+    passes: Passes | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -122,6 +124,14 @@ class EngineProbe:
         if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):
             raise Undeclared(f"weight of {layer!r}")
         return self._parameter(layer)
+
+    def profiled(self) -> dict[str, Any]:
+        from reportgen.engine.profiling import measure
+
+        request = next((need for need in self.needs if isinstance(need, Profile)), None)
+        if request is None or self.passes is None:
+            raise Undeclared("a profile")
+        return measure(self.passes, backward=request.backward)
 
     def _parameter(self, layer: str) -> Tensor:
         weight = self.module.get_submodule(layer).weight

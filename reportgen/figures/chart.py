@@ -105,7 +105,7 @@ _LOOK: Final[dict[str, Any]] = {
 }
 
 
-def chart(draw: Callable[[Axes], None], *, width_mm: float = 160, height_mm: float = 48) -> Picture:
+def chart(draw: Callable[[Axes], None], *, width_mm: float = 166, height_mm: float = 48) -> Picture:
     """A chart with one pair of axes.
 
     Args:
@@ -121,7 +121,7 @@ def chart(draw: Callable[[Axes], None], *, width_mm: float = 160, height_mm: flo
     return charts(lambda figure: draw(figure.add_subplot()), width_mm=width_mm, height_mm=height_mm)
 
 
-def charts(draw: Callable[[Figure], None], *, width_mm: float = 160, height_mm: float = 48) -> Picture:
+def charts(draw: Callable[[Figure], None], *, width_mm: float = 166, height_mm: float = 48) -> Picture:
     """The same with as many axes as `draw` adds to the figure it is given."""
     import matplotlib
     from cycler import cycler

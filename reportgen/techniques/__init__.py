@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from reportgen.clock import reproducible
 from reportgen.errors import UsageError
 from reportgen.techniques.technique import Technique
 
@@ -80,6 +81,8 @@ def chosen(job: Job) -> tuple[Technique, ...]:
             remedy = f"did you mean {close[0]!r}?" if close else "reportgen techniques lists them"
             raise UsageError(f"there is no technique {name!r}", remedy)
     names = [name for name in known if (not job.only or name in job.only) and name not in job.skip]
+    if reproducible():
+        names = [name for name in names if name in job.only or not known[name].measures_machine]
     if not names:
         raise UsageError("--only and --skip leave no technique", "reportgen techniques lists them")
     return tuple(_built(known[name], job) for name in names)

@@ -148,6 +148,11 @@ class Probe(Protocol):
     def weight(self, layer: str) -> Tensor:
         """The weight of `layer`, as it is."""
 
+    def profiled(self) -> dict[str, Any]:
+        """What a profiled pass took (see `reportgen.engine.profiling.measure`): JSON values, and bytes under
+        ``trace``.
+        """
+
 
 @dataclass(frozen=True)
 class Case:
@@ -208,6 +213,10 @@ class Technique(ABC):
     scope: ClassVar[Scope]
     version: ClassVar[int]
     """Raised whenever the stored tensors change their meaning or value."""
+    measures_machine: ClassVar[bool] = False
+    """What it finds is of this machine and this moment: the machine is part of its keys, and it is left out under
+    ``SOURCE_DATE_EPOCH`` unless ``--only`` names it.
+    """
     references: ClassVar[tuple[Reference, ...]] = ()
     results_schema: ClassVar[Mapping[str, Any]] = {"type": "object"}
     """JSON Schema of what `results` returns."""
