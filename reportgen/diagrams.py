@@ -26,7 +26,7 @@ _SHORT: Final = {
 }
 _WORDS: Final = {
     "addmm": "matrix product", "mm": "matrix product", "bmm": "matrix product", "baddbmm": "matrix product",
-    "cat": "concat", "mul": "multiply", "hardtanh": "clip", "_softmax": "softmax", "native_batch_norm": "BN",
+    "cat": "concat", "mul": "multiply", "hardtanh": "clip", "relu": "ReLU", "silu": "SiLU", "gelu": "GELU", "_softmax": "softmax", "native_batch_norm": "BN",
     "native_layer_norm": "LN", "native_group_norm": "GN", "max_pool2d_with_indices": "max pool", "avg_pool2d": "mean pool",
     "_adaptive_avg_pool2d": "mean pool", "constant_pad_nd": "pad", "amax": "maximum", "stack": "stack",
 }
@@ -213,13 +213,15 @@ def diagram_of(
         ends: begin with the input and end with the output, instead of lines from and to outside.
         frames: blocks that repeat are drawn with their inside, not as boxes.
     """
-    keys = [_key(part) for part in level.parts]
+    framed = [frames and part.composite and part.main >= 0 and not hierarchy.is_leaf(part.main) for part in level.parts]
+    # a frame and what comes first in it begin with the same operation
+    keys = [f"{'f' if frame else 'o'}{part.operations[0]}" for part, frame in zip(level.parts, framed, strict=True)]
     nodes = []
     modules: dict[str, tuple[str, ...]] = {}
     macs: dict[str, int] = {}
-    for key, part in zip(keys, level.parts, strict=True):
+    for key, part, frame in zip(keys, level.parts, framed, strict=True):
         inside = None
-        if frames and part.composite and part.main >= 0 and not hierarchy.is_leaf(part.main):
+        if frame:
             within = diagram_of(hierarchy, crowded(hierarchy.level(part.main)), scope=part.main)
             inside = within.graph
             modules.update(within.modules)
@@ -238,10 +240,6 @@ def diagram_of(
         ]
     names = {-1: first, len(keys): last, **dict(enumerate(keys))}
     return Diagram(Graph(tuple(nodes), tuple((names[t], names[h]) for t, h in level.edges)), modules, macs)
-
-
-def _key(part: Part) -> str:
-    return f"o{part.operations[0]}"
 
 
 def _node(hierarchy: Hierarchy, part: Part, key: str, scope: int, inside: Graph | None) -> Node:

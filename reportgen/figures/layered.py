@@ -1,17 +1,21 @@
 """Positions for a layered drawing of a directed acyclic graph (Sugiyama, Tagawa and Toda 1981).
 
-Layers by the longest path, an order within layers by barycentres, positions by weighted medians that keep to that
-order, and lanes for edges that pass layers: straight wherever nothing stands in the way.
+Layers by the longest path, an order within layers by barycentres, positions by least squares, chains straight, and lanes for
+edges that pass layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 _SWEEPS: Final = 8
+_ROUNDS: Final = 200
 _LANE: Final = 6.0
 """Width kept free for a passing edge."""
 
@@ -91,6 +95,7 @@ class _Layers:
             self.above[lower].append(upper)
             self.below[upper].append(lower)
         self.x = [0.0] * len(self.shapes)
+        self.slants = [0.0] * len(self.shapes)
 
     def _path(self, tail: int, head: int) -> list[int]:
         lane = self.lanes.setdefault(tail, [])
@@ -141,63 +146,100 @@ class _Layers:
     # position
 
     def position(self) -> None:
-        """Middles of all items: near their neighbours, in order, none touching another."""
+        """Middles of all items, none touching another: chains straight, everything else as near as can be.
+
+        Sum of squared distances between neighbours under the least distances within layers, by the method of
+        Hildreth (1957).
+        """
+        unit = self._straight()
+        apart = self._constraints(unit)
+        count = max(unit) + 1
+        pull = np.eye(count) * 1e-4
+        offset = np.zeros(count)
+        for upper, lower in self.links:
+            a, b = unit[upper], unit[lower]
+            if a != b:
+                weight = 1.0 if upper < self.nodes and lower < self.nodes else 0.25
+                shift = self._slant(upper) - self._slant(lower) + self.shapes[upper].leaves - self.shapes[lower].enters
+                pull[[a, b], [a, b]] += weight
+                pull[[a, b], [b, a]] -= weight
+                offset[a] -= weight * shift
+                offset[b] += weight * shift
+        inverse = np.linalg.inv(pull)
+        x = inverse @ offset
+        forces = dict.fromkeys(apart, 0.0)
+        for _round in range(_ROUNDS):
+            moved = 0.0
+            for (a, b), least in apart.items():
+                reply = inverse[:, b] - inverse[:, a]
+                force = max(0.0, forces[a, b] + (least - (x[b] - x[a])) / (reply[b] - reply[a]))
+                if force != forces[a, b]:
+                    x += reply * (force - forces[a, b])
+                    moved = max(moved, abs(force - forces[a, b]) * (reply[b] - reply[a]))
+                    forces[a, b] = force
+            if moved < 0.05:
+                break
+        self._push(x, apart)
+        self.x = [float(x[unit[item]]) + self._slant(item) for item in range(len(self.shapes))]
+
+    def _slant(self, item: int) -> float:
+        """How far an item stands right of the middle of its unit."""
+        return self.slants[item]
+
+    def _straight(self) -> list[int]:
+        """The unit of each item. Items of one unit stand one above the other: lanes, and nodes that are each other's
+        first choice; units do not cross.
+        """
+        unit = list(range(len(self.shapes)))
+        self.slants = [0.0] * len(self.shapes)
+        number = {item: place for row in self.rows for place, item in enumerate(row)}
+        taken: dict[int, list[tuple[int, int]]] = {}
+        lanes = [link for link in self.links if link[0] >= self.nodes and link[1] >= self.nodes]
+        mutual = [link for link in self.links if self._prefers(link[0], self.below) == link[1]]
+        mutual = [link for link in mutual if self._prefers(link[1], self.above) == link[0]]
+        for upper, lower in (*lanes, *(link for link in mutual if link not in lanes)):
+            rank, pair = self.rank[upper], (number[upper], number[lower])
+            if any((pair[0] - a) * (pair[1] - b) <= 0 for a, b in taken.get(rank, ())):
+                continue
+            taken.setdefault(rank, []).append(pair)
+        for rank in sorted(taken):
+            for a, b in taken[rank]:
+                upper, lower = self.rows[rank][a], self.rows[rank + 1][b]
+                unit[lower] = unit[upper]
+                shift = self.shapes[upper].leaves - self.shapes[lower].enters
+                self.slants[lower] = self.slants[upper] + shift
+        names = {name: place for place, name in enumerate(dict.fromkeys(unit))}
+        return [names[name] for name in unit]
+
+    def _prefers(self, item: int, neighbours: Sequence[Sequence[int]]) -> int | None:
+        """The neighbour that it would stand in line with: a node before a lane, the middle one of an odd number."""
+        mine = [one for one in neighbours[item] if one < self.nodes] or list(neighbours[item])
+        place = {one: number for row in self.rows for number, one in enumerate(row) if one in mine}
+        mine.sort(key=lambda one: place[one])
+        return mine[len(mine) // 2] if len(mine) % 2 else None
+
+    def _constraints(self, unit: Sequence[int]) -> dict[tuple[int, int], float]:
+        """Least distance between the middles of two units, by pair from left to right."""
+        apart: dict[tuple[int, int], float] = {}
         for row in self.rows:
-            self._settle(row, [0.0] * len(row))
-        for sweep in range(2 * _SWEEPS):
-            down = sweep % 2 == 0
-            for row in self.rows if down else list(reversed(self.rows)):
-                self._settle(row, [self._wish(item, down=down) for item in row])
-        self._straighten()
+            for left, right in pairwise(row):
+                least = self._apart(left, right) + self._slant(left) - self._slant(right)
+                pair = (unit[left], unit[right])
+                apart[pair] = max(apart.get(pair, 0.0), least)
+        return apart
 
-    def _wish(self, item: int, *, down: bool) -> float:
-        """Weighted median of where the neighbours above (or below) would have it."""
-        wishes: list[tuple[float, float]] = []
-        for other in self.above[item] if down else self.below[item]:
-            upper, lower = (other, item) if down else (item, other)
-            shift = self.shapes[upper].leaves - self.shapes[lower].enters
-            wish = self.x[other] + (shift if down else -shift)
-            both = (upper < self.nodes) == (lower < self.nodes)
-            wishes.append((wish, 1.0 if both else 0.3))
-        return _median(wishes) if wishes else self.x[item]
-
-    def _settle(self, row: Sequence[int], wishes: Sequence[float]) -> None:
-        """The positions nearest to the wishes (least squares, nodes counting more than lanes) that keep the order."""
-        offsets, at = [0.0], 0.0
-        for left, right in pairwise(row):
-            at += self._apart(left, right)
-            offsets.append(at)
-        blocks: list[list[float]] = []  # [sum of weights, weighted sum, count], pooled where they violate the order
-        for item, wish, offset in zip(row, wishes, offsets, strict=True):
-            weight = 12.0 if item < self.nodes else 1.0
-            blocks.append([weight, weight * (wish - offset), 1])
-            while len(blocks) > 1 and blocks[-2][1] / blocks[-2][0] >= blocks[-1][1] / blocks[-1][0]:
-                weight, total, count = blocks.pop()
-                blocks[-1] = [blocks[-1][0] + weight, blocks[-1][1] + total, blocks[-1][2] + count]
-        places = [total / weight for weight, total, count in blocks for _ in range(int(count))]
-        for item, place_, offset in zip(row, places, offsets, strict=True):
-            self.x[item] = place_ + offset
+    def _push(self, x: NDArray[np.float64], apart: Mapping[tuple[int, int], float]) -> None:
+        """What is still too near moves right: the method above ends a hair's breadth from its goal."""
+        for _round in range(len(x)):
+            near = [(a, b, least) for (a, b), least in apart.items() if x[b] - x[a] < least - 1e-6]
+            for a, b, least in near:
+                x[b] = max(x[b], x[a] + least)
+            if not near:
+                return
 
     def _apart(self, left: int, right: int) -> float:
         lanes = (left >= self.nodes) + (right >= self.nodes)
         return (self.shapes[left].width + self.shapes[right].width) / 2 + (self.side, self.side * 0.7, 1.0)[lanes]
-
-    def _straighten(self) -> None:
-        """Give every lane one x where its neighbours leave room for it."""
-        number = {item: place for row in self.rows for place, item in enumerate(row)}
-        for _again in range(2):
-            for tail, lane in sorted(self.lanes.items(), key=lambda entry: -len(entry[1])):
-                low, high = float("-inf"), float("inf")
-                for item in lane:
-                    row, at = self.rows[self.rank[item]], number[item]
-                    if at > 0:
-                        low = max(low, self.x[row[at - 1]] + self._apart(row[at - 1], item))
-                    if at + 1 < len(row):
-                        high = min(high, self.x[row[at + 1]] - self._apart(item, row[at + 1]))
-                if lane and low <= high:
-                    wish = self.x[tail] + self.shapes[tail].leaves
-                    for item in lane:
-                        self.x[item] = min(max(wish, low), high)
 
     # coordinates
 
@@ -247,16 +289,3 @@ class _Layers:
         points += [(end, tops[self.rank[head]]), (end, corners[head][1])]
         return tuple(point for point, before in zip(points, [None, *points], strict=False) if point != before)
 
-
-def _median(wishes: Sequence[tuple[float, float]]) -> float:
-    """Weighted median; midway between two where half the weight lies on either side."""
-    ordered = sorted(wishes)
-    half = sum(weight for _wish, weight in ordered) / 2
-    passed = 0.0
-    for number, (wish, weight) in enumerate(ordered):
-        passed += weight
-        if abs(passed - half) < 1e-9:
-            return (wish + ordered[number + 1][0]) / 2
-        if passed > half:
-            return wish
-    return ordered[-1][0]
