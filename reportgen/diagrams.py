@@ -21,16 +21,39 @@ _LARGE: Final = 0.6
 _MOST_LETTERS: Final = 34
 
 _SHORT: Final = {
-    "BatchNorm2d": "BN", "BatchNorm1d": "BN", "LayerNorm": "LN", "LayerNorm2d": "LN", "GroupNorm": "GN",
-    "BatchNormAct2d": "BN + act", "FrozenBatchNorm2d": "BN",
+    "BatchNorm2d": "BN",
+    "BatchNorm1d": "BN",
+    "LayerNorm": "LN",
+    "LayerNorm2d": "LN",
+    "GroupNorm": "GN",
+    "BatchNormAct2d": "BN + act",
+    "FrozenBatchNorm2d": "BN",
 }
 _WORDS: Final = {
-    "addmm": "matrix product", "mm": "matrix product", "bmm": "matrix product", "baddbmm": "matrix product",
-    "cat": "concat", "mul": "multiply", "hardtanh": "clip", "relu": "ReLU", "silu": "SiLU", "gelu": "GELU", "_softmax": "softmax", "native_batch_norm": "BN",
-    "native_layer_norm": "LN", "native_group_norm": "GN", "max_pool2d_with_indices": "max pool", "avg_pool2d": "mean pool",
-    "_adaptive_avg_pool2d": "mean pool", "constant_pad_nd": "pad", "amax": "maximum", "stack": "stack",
+    "addmm": "matrix product",
+    "mm": "matrix product",
+    "bmm": "matrix product",
+    "baddbmm": "matrix product",
+    "cat": "concat",
+    "mul": "multiply",
+    "hardtanh": "clip",
+    "relu": "ReLU",
+    "silu": "SiLU",
+    "gelu": "GELU",
+    "_softmax": "softmax",
+    "native_batch_norm": "BN",
+    "native_layer_norm": "LN",
+    "native_group_norm": "GN",
+    "max_pool2d_with_indices": "max pool",
+    "avg_pool2d": "mean pool",
+    "_adaptive_avg_pool2d": "mean pool",
+    "constant_pad_nd": "pad",
+    "amax": "maximum",
+    "stack": "stack",
 }
-_SILENT: Final = frozenset("roll constant_pad_nd slice select index where masked_fill add div".split())
+_SILENT: Final = frozenset(
+    ["roll", "constant_pad_nd", "slice", "select", "index", "where", "masked_fill", "add", "div"]
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +117,13 @@ def _openable(hierarchy: Hierarchy, level: Level, refused: set[int]) -> set[int]
     total = hierarchy.recording["macs"]
     found: dict[int, set[int]] = {}
     for part in level.parts:
-        if not part.composite or part.count > 1 or part.main < 0 or part.main in refused or hierarchy.is_leaf(part.main):
+        if (
+            not part.composite
+            or part.count > 1
+            or part.main < 0
+            or part.main in refused
+            or hierarchy.is_leaf(part.main)
+        ):
             continue
         large = sum(hierarchy.operation(number)["macs"] for number in part.operations) > _LARGE * total
         if hierarchy.type(part.main) in CONTAINERS or large:
@@ -180,7 +209,11 @@ def _inside(hierarchy: Hierarchy, call: int) -> Diagram | None:
     level = crowded(hierarchy.level(call, opened))
     made = diagram_of(hierarchy, level, scope=call)
     while True:
-        deeper = {p.main for p in level.parts if p.composite and p.count == 1 and p.main >= 0 and not hierarchy.is_leaf(p.main)}
+        deeper = {
+            p.main
+            for p in level.parts
+            if p.composite and p.count == 1 and p.main >= 0 and not hierarchy.is_leaf(p.main)
+        }
         if not deeper or deeper <= opened:
             break
         next_level = crowded(hierarchy.level(call, opened | deeper))
@@ -269,7 +302,12 @@ def part_name(hierarchy: Hierarchy, part: Part, scope: int = 0) -> str:
 def type_words(hierarchy: Hierarchy, part: Part) -> str:
     """What a part does: the types of its modules, with windows and strides."""
     if part.composite:
-        before = [s for call in part.calls[: len(part.calls) // part.count] if call != part.main for s in hierarchy.steps(call)]
+        before = [
+            s
+            for call in part.calls[: len(part.calls) // part.count]
+            if call != part.main
+            for s in hierarchy.steps(call)
+        ]
         words = [hierarchy.type(part.main), *(step_words(hierarchy, step) for step in before)]
     else:
         words = [step_words(hierarchy, step) for step in part.steps]

@@ -148,10 +148,14 @@ def _facts(
     timings: Mapping[str, float],
 ) -> dict[str, Any]:
     resolution = made.resolution
+    recorded = {section.name: section.facts["results"] for section in sections}.get("architecture", {})
+    model = summary.model_facts(subject, resolution)
+    if "macs" in recorded:
+        model["macs"] = recorded["macs"]
     facts: dict[str, Any] = {
         "schema": summary.SCHEMA_VERSION,
         "generator": summary.generator_facts(job),
-        "model": summary.model_facts(subject, resolution),
+        "model": model,
         "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
         "predictions": [summary.prediction_facts(one, resolution) for one in scanned.used],
         "metrics": summary.metrics_facts(scanned.used),

@@ -7,7 +7,7 @@ in a row become one part.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -17,14 +17,64 @@ from reportgen.engine.structure import OperationRecord, Recording
 CONTAINERS: Final = ("Sequential", "ModuleList", "ModuleDict")
 
 _LIGHT: Final = frozenset(
-    "relu hardtanh clamp clamp_min clamp_max leaky_relu _prelu_kernel prelu elu selu celu gelu silu mish hardswish "
-    "hardsigmoid sigmoid tanh softplus log_sigmoid_forward rrelu_with_noise threshold _softmax _log_softmax "
-    "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm batch_norm miopen_batch_norm "
-    "native_layer_norm native_group_norm _fused_rms_norm add sub mul div pow neg abs exp sqrt rsqrt roll constant_pad_nd "
-    "reflection_pad2d replication_pad2d where masked_fill bernoulli native_dropout slice select index".split()
+    [
+        "relu",
+        "hardtanh",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "leaky_relu",
+        "_prelu_kernel",
+        "prelu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+        "hardswish",
+        "hardsigmoid",
+        "sigmoid",
+        "tanh",
+        "softplus",
+        "log_sigmoid_forward",
+        "rrelu_with_noise",
+        "threshold",
+        "_softmax",
+        "_log_softmax",
+        "native_batch_norm",
+        "_native_batch_norm_legit_no_training",
+        "cudnn_batch_norm",
+        "batch_norm",
+        "miopen_batch_norm",
+        "native_layer_norm",
+        "native_group_norm",
+        "_fused_rms_norm",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "pow",
+        "neg",
+        "abs",
+        "exp",
+        "sqrt",
+        "rsqrt",
+        "roll",
+        "constant_pad_nd",
+        "reflection_pad2d",
+        "replication_pad2d",
+        "where",
+        "masked_fill",
+        "bernoulli",
+        "native_dropout",
+        "slice",
+        "select",
+        "index",
+    ]
 )
 """They keep shape and place, and stand in the box of what they follow."""
-_ARRANGING: Final = frozenset("roll constant_pad_nd slice select index where masked_fill".split())
+_ARRANGING: Final = frozenset(["roll", "constant_pad_nd", "slice", "select", "index", "where", "masked_fill"])
 """Whether they are there does not make a block another one (the shift of windows that every second one has)."""
 
 
@@ -231,7 +281,7 @@ class Hierarchy:
         """Parts of the same build in a row, each feeding the next, as one."""
         before, _behind = _neighbours(level)
         runs: list[list[int]] = []
-        for number, part in enumerate(level.parts):
+        for number, _part in enumerate(level.parts):
             run = runs[-1] if runs else []
             if run and self._continues(level, run, number, before):
                 run.append(number)

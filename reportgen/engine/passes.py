@@ -252,6 +252,15 @@ class Passes:
         how = None if rectifiers is None else followed(rectifiers, ends)
         return Trace(self.resolution, count, scores_read, outputs, self.counts, current, how)
 
+    def noise(self, count: int) -> Tensor:
+        """(count, C, H, W) seeded noise in the form of the model's input, on the device; the forward is counted."""
+        height, width = self.resolution.pipeline["size"]
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = (count, int(self.resolution.pipeline["channels"]), height, width)
+        self.counts.forward_batches += 1
+        self.counts.forward_samples += count
+        return torch.randn(shape, generator=generator).to(self.device)
+
     def reach(self, x: Tensor, layers: Sequence[str], count: int) -> tuple[Tensor, ...]:
         """(B, C, h, w) outputs of `layers`, with the graph of `x` where it has one; the forward goes no further.
 

@@ -11,9 +11,21 @@ from torch import Tensor, nn
 
 from reportgen.engine.outputs import entropy_of, independent, probabilities_of
 from reportgen.engine.passes import Passes, Trace
-from reportgen.engine.requests import Ascent, Backward, Derivation, Forward, Needs, Profile, Rule, Units, Weights
+from reportgen.engine.requests import (
+    Ascent,
+    Backward,
+    Derivation,
+    Forward,
+    Needs,
+    Profile,
+    Record,
+    Rule,
+    Units,
+    Weights,
+)
 from reportgen.engine.resolution import Layer, Resolution
 from reportgen.engine.rules import Followed
+from reportgen.engine.structure import Recording
 from reportgen.store import Array
 from reportgen.techniques.technique import Ascended, Projection, Target
 
@@ -124,6 +136,13 @@ class EngineProbe:
         if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):
             raise Undeclared(f"weight of {layer!r}")
         return self._parameter(layer)
+
+    def recorded(self) -> Recording:
+        from reportgen.engine.recording import record
+
+        if not any(isinstance(need, Record) for need in self.needs) or self.passes is None:
+            raise Undeclared("a recording")
+        return record(self.module, self.passes.noise(1))
 
     def profiled(self) -> dict[str, Any]:
         from reportgen.engine.profiling import measure

@@ -65,9 +65,9 @@ def window_of(kind: str, args: Sequence[Any], named: Mapping[str, Any]) -> Windo
     if kind in ("_adaptive_avg_pool2d", "adaptive_max_pool2d"):
         inside, outside = args[0].shape[2:], _pair(args[1])
         # where the sizes do not divide, windows overlap by one
-        kernel = tuple(ceil(i / o) + (1 if i % o and o > 1 else 0) for i, o in zip(inside, outside, strict=True))
-        stride = tuple(max(1, i // o) for i, o in zip(inside, outside, strict=True))
-        return Window((kernel[0], kernel[1]), (stride[0], stride[1]))
+        sides = [ceil(i / o) + (1 if i % o and o > 1 else 0) for i, o in zip(inside, outside, strict=True)]
+        steps = [max(1, i // o) for i, o in zip(inside, outside, strict=True)]
+        return Window((sides[0], sides[1]), (steps[0], steps[1]))
     return None
 
 
@@ -149,8 +149,7 @@ def _windowed(reach: Reach, window: Window) -> Reach:
     if window.transposed:
         step = (step[0] / window.stride[0], step[1] / window.stride[1])
     grown = [
-        size + (k - 1) * d * s
-        for size, k, d, s in zip(reach.size, window.kernel, window.dilation, step, strict=True)
+        size + (k - 1) * d * s for size, k, d, s in zip(reach.size, window.kernel, window.dilation, step, strict=True)
     ]
     if not window.transposed:
         step = (step[0] * window.stride[0], step[1] * window.stride[1])

@@ -1,8 +1,8 @@
 """One real forward, written down: which operations ran, in which module, and who consumed whose result.
 
 Operations are caught where torch dispatches them to the device, so that it does not matter how they are written:
-modules, functions, operators, in place, control flow, scripted parts. What is seen is the path that this one image took,
-and nothing else.
+modules, functions, operators, in place, control flow, scripted parts. What is seen is the path that this one image
+took, and nothing else.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _attention_in_the_open() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation that reaches the device.
 
     Attributes:
@@ -97,7 +97,7 @@ class _Watch(TorchDispatchMode):
     """
 
     def __init__(self, sample: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[OperationRecord] = []
         self.reaches: list[Reach] = []
         self.macs: dict[int, int] = {}
@@ -194,7 +194,7 @@ class _Watch(TorchDispatchMode):
 def _memory_of(tensor: Tensor) -> int:
     """What views of the same numbers have in common."""
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except NotImplementedError:  # sparse and the like have no storage
         return id(tensor)
 
@@ -240,7 +240,7 @@ def _macs(kind: str, args: Sequence[Any], returned: Sequence[Tensor]) -> int:
         x, weight, transposed = args[0], args[1], args[6]
         # every input (transposed) or output position meets one kernel of each channel of the other side
         positions = prod((x if transposed else returned[0]).shape[2:])
-        return len(x) * positions * weight.numel()
+        return int(len(x) * positions * weight.numel())
     if kind in ("mm", "bmm", "mv", "dot"):
         return int(args[0].numel()) * (int(args[1].shape[-1]) if args[1].dim() > 1 and kind in ("mm", "bmm") else 1)
     if kind in ("addmm", "baddbmm", "_addmm_activation"):

@@ -5,6 +5,7 @@ Whole graphs inside a box make a frame. What is higher than the page goes on in 
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -265,7 +266,9 @@ def _layered(graph: Graph, shares: Mapping[str, float], *, narrow: bool, framed:
         node.key: _layered(node.inside, shares, narrow=narrow, framed=True) for node in graph.nodes if node.inside
     }
     shapes = [_size(node, shares, narrow=narrow, inside=insides.get(node.key)) for node in graph.nodes]
-    widest = max((s.width for s, n in zip(shapes, graph.nodes, strict=True) if n.role == "layer" and not n.inside), default=0)
+    widest = max(
+        (s.width for s, n in zip(shapes, graph.nodes, strict=True) if n.role == "layer" and not n.inside), default=0
+    )
     shapes = [
         replace(shape, width=widest) if node.role == "layer" and not node.inside else shape
         for shape, node in zip(shapes, graph.nodes, strict=True)
@@ -408,28 +411,32 @@ def _drawn(laid: _Laid, scale: float, width: float, shares: Mapping[str, float])
 
 def _box(box: Box, node: Node) -> Iterator[str]:
     place = f'x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.width)}" height="{_n(box.height)}"'
+    line = 'stroke="currentColor" stroke-width="0.6"'
     if node.count > 1:
         x, y = box.x + 3, box.y - 2
-        outline = f"M{_n(x)} {_n(box.y)}V{_n(y)}H{_n(box.x + box.width + 2)}V{_n(box.y + box.height - 3)}H{_n(box.x + box.width)}"
+        right, bottom = _n(box.x + box.width), _n(box.y + box.height - 3)
+        outline = f"M{_n(x)} {_n(box.y)}V{_n(y)}H{_n(box.x + box.width + 2)}V{bottom}H{right}"
         yield f'<path d="{outline}" fill="none" stroke="currentColor" stroke-width="0.6"/>'
     if box.frame:
-        yield f'<rect {place} rx="3" fill="currentColor" fill-opacity="0.04" stroke="currentColor" stroke-width="0.6" stroke-opacity="0.6"/>'
+        yield f'<rect {place} rx="3" fill="currentColor" fill-opacity="0.04" {line} stroke-opacity="0.6"/>'
     elif node.role == "layer":
-        yield f'<rect {place} rx="2" fill="currentColor" fill-opacity="0.07" stroke="currentColor" stroke-width="0.6"/>'
+        yield f'<rect {place} rx="2" fill="currentColor" fill-opacity="0.07" {line}/>'
     else:
-        yield f'<rect {place} rx="{_n(box.height / 2)}" fill="none" stroke="currentColor" stroke-width="0.6"/>'
+        yield f'<rect {place} rx="{_n(box.height / 2)}" fill="none" {line}/>'
 
 
 def _bar(box: Box, part: float) -> Iterator[str]:
     if part > 0:
         wide = max(0.6, (box.width - 1.2) * min(1.0, part))
-        yield f'<rect x="{_n(box.x + 0.6)}" y="{_n(box.y + box.height - 2.4)}" width="{_n(wide)}" height="1.8" fill="{_SHARE}"/>'
+        place = f'x="{_n(box.x + 0.6)}" y="{_n(box.y + box.height - 2.4)}" width="{_n(wide)}" height="1.8"'
+        yield f'<rect {place} fill="{_SHARE}"/>'
 
 
 def _text(box: Box, node: Node, shares: Mapping[str, float], narrow: bool) -> Iterator[str]:
     if not box.frame and node.role != "layer":
         middle = box.y + box.height / 2 + _SMALL * 0.34
-        yield f'<text x="{_n(box.x + box.width / 2)}" y="{_n(middle)}" text-anchor="middle">{escape(_pill_text(node))}</text>'
+        place = f'x="{_n(box.x + box.width / 2)}" y="{_n(middle)}" text-anchor="middle"'
+        yield f"<text {place}>{escape(_pill_text(node))}</text>"
         return
     lines = [_Words(node.title, bold=True), _Words(_counted(node))] if box.frame else _lines(node, shares, narrow)
     y = box.y + 1.6
@@ -451,7 +458,7 @@ def _path(line: _Line) -> str:
     if line.angular:
         return _turning(points)
     path = f"M{_n(points[0][0])} {_n(points[0][1])}"
-    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+    for (x, y), (to_x, to_y) in itertools.pairwise(points):
         if abs(x - to_x) < 0.05:
             path += f"V{_n(to_y)}"
         else:

@@ -1,7 +1,7 @@
 """Positions for a layered drawing of a directed acyclic graph (Sugiyama, Tagawa and Toda 1981).
 
-Layers by the longest path, an order within layers by barycentres, positions by least squares, chains straight, and lanes for
-edges that pass layers.
+Layers by the longest path, an order within layers by barycentres, positions by least squares, chains straight, and
+lanes for edges that pass layers.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Layers:
     # order
 
     def order(self) -> None:
-        """Sweep down and up, each item to the mean place of its neighbours; keep the order with the fewest crossings."""
+        """Sweep down and up, each item to the mean place of its neighbours; keep the order with fewest crossings."""
         best, fewest = [list(row) for row in self.rows], self._crossings()
         for sweep in range(_SWEEPS):
             down = sweep % 2 == 0
@@ -288,4 +288,3 @@ class _Layers:
             points += [(self.x[item], tops[self.rank[item]]), (self.x[item], bottoms[self.rank[item]])]
         points += [(end, tops[self.rank[head]]), (end, corners[head][1])]
         return tuple(point for point, before in zip(points, [None, *points], strict=False) if point != before)
-

@@ -66,6 +66,7 @@ class Model(_Part):
     prefix: str
     stray: list[str]
     parameters: int
+    macs: int | None = None
     input: Input
     output_kind: str
     classes: int

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from reportgen.engine.rules import Followed
+    from reportgen.engine.structure import Recording
 
 
 class NotApplicable(Exception):
@@ -147,6 +148,9 @@ class Probe(Protocol):
 
     def weight(self, layer: str) -> Tensor:
         """The weight of `layer`, as it is."""
+
+    def recorded(self) -> Recording:
+        """The operations of one forward of noise."""
 
     def profiled(self) -> dict[str, Any]:
         """What a profiled pass took (see `reportgen.engine.profiling.measure`): JSON values, and bytes under
