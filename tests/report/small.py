@@ -128,10 +128,12 @@ def _sections() -> tuple[Section, ...]:
     layers = {"layer1": {"shape": [8, 4, 4], "shown": 7, "minimum": 0.0, "maximum": 2.5, "zero_maps": 1}}
     maps = tuple(figure("feature_maps", n, exhibit=name, layer="layer1") for n, name in enumerate(NAMES, 1))
     activation = tuple(figure("class_activation", n, exhibit=name) for n, name in enumerate(NAMES, 11))
+    norm = {"smallest": 0.1, "median": 0.5, "largest": 1.0}
+    kernels = {"conv1": {"shape": [64, 3, 7, 7], "norm": norm, "near_zero": [], "near_identical": 0}}
     return (
         _section("predictions", "Predictions", (), (), {"images": 4}),
         _section("feature_maps", "Feature maps", maps, (mapped,), {"layers": layers}),
-        _section("filters", "Filters", (figure("filters", 20, layer="conv1"),), (drawn, mapped), {}),
+        _section("filters", "Filters", (figure("filters", 20, layer="conv1"),), (drawn, mapped), {"layers": kernels}),
         _section(
             "class_activation",
             "Class activation",
