@@ -43,13 +43,21 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return folder
 
 
+SHARED = ("--only", "predictions,class_activation,feature_maps,filters")
+"""Techniques that one forward and one backward of a batch serve."""
+EVERYTHING = ("--set", "max_activation.steps=2", "--set", "occlusion.grid=2")
+"""All techniques, those that take many passes with few."""
+
+
 def run(subject: Path, *words: str) -> int:
-    return main([str(subject / "m.pt"), str(subject / "images"), "--preset", "quick", "--input-size", "64", *words])
+    chosen = () if "--only" in words or EVERYTHING[1] in words else SHARED
+    quick = ("--preset", "quick", "--input-size", "64")
+    return main([str(subject / "m.pt"), str(subject / "images"), *quick, *chosen, *words])
 
 
 def test_three_documents(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = [tmp_path / f"r.{suffix}" for suffix in ("html", "pdf", "json")]
-    code = run(subject, *(word for target in outputs for word in ("-o", str(target))))
+    code = run(subject, *EVERYTHING, *(word for target in outputs for word in ("-o", str(target))))
     captured = capsys.readouterr()
     assert code == 0, captured.err
     assert captured.out.split() == [str(target) for target in outputs]
@@ -81,7 +89,7 @@ def test_same_bytes_cold_and_warm(subject: Path, tmp_path: Path, monkeypatch: py
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         outputs = [tmp_path / name / f"r.{suffix}" for suffix in ("html", "pdf", "json")]
-        assert run(subject, "-q", *(word for target in outputs for word in ("-o", str(target)))) == 0
+        assert run(subject, "-q", *EVERYTHING, *(word for target in outputs for word in ("-o", str(target)))) == 0
         written.append([target.read_bytes() for target in outputs])
     assert written[0] == written[1]
     assert b"2023-11-14" in written[0][0]
@@ -101,6 +109,22 @@ def test_plan_agrees_with_the_run(subject: Path, tmp_path: Path, capsys: pytest.
     plan = capsys.readouterr().out
     assert "3 scan     4 images, 4 stored: no pass" in plan
     assert "8 results about exhibits, 8 stored: no pass, 0 backward" in plan
+
+
+def test_plan_agrees_with_the_run_on_images_alone(
+    subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = ("--only", "occlusion,deconvnet,guided_backprop")
+    assert run(subject, "-q", *SHARED, "-o", str(tmp_path / "r.json")) == 0  # the scan settles the exhibits
+    capsys.readouterr()
+    assert run(subject, *only, "--plan") == 0
+    plan = capsys.readouterr().out
+    assert run(subject, "-q", *only, "-o", str(tmp_path / "r.json")) == 0
+    passes = json.loads((tmp_path / "r.json").read_text())["passes"]
+    forward, backward = passes["forward"], passes["backward"]["batches"]
+    # two rules for all classes at once; four exhibits under 50 inputs each; units of two layers of two exhibits
+    assert (backward, forward["samples"]) == (2 + 8, 4 + 200 + 2)
+    assert f": {forward['batches']} forward of {forward['samples']} images, {backward} backward" in plan
 
 
 def test_strict_speaks_of_model_and_data(subject: Path, tmp_path: Path) -> None:
@@ -181,7 +205,7 @@ def test_own_architecture_and_own_preprocessing(subject: Path, tmp_path: Path) -
     parts = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
     torch.save(nn.Sequential(*parts).state_dict(), tmp_path / "own.pt")
     words = ["--arch", "mine_for_test:net", "--arch-arg", "width=6", "--transform", "mine_for_test:prepare"]
-    words += ["--pythonpath", str(code), "--input-size", "16x24", "-q", "-o", str(tmp_path / "r.json")]
+    words += ["--pythonpath", str(code), "--input-size", "16x24", "-q", *SHARED, "-o", str(tmp_path / "r.json")]
     assert main([str(tmp_path / "own.pt"), str(subject / "images"), *words]) == 0
     facts = json.loads((tmp_path / "r.json").read_text())
     assert facts["model"]["input"]["size"] == [16, 24]

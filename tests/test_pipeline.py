@@ -23,7 +23,9 @@ import reportgen.errors
 from reportgen.errors import ImagesError, UsageError
 from tests.networks import lively
 
-QUICK = {"preset": "quick", "input_size": "64", "batch_size": 4}
+SHARED = ["predictions", "class_activation", "feature_maps", "filters"]
+"""Techniques that one forward and one backward of a batch serve."""
+QUICK: dict[str, Any] = {"preset": "quick", "input_size": "64", "batch_size": 4, "only": SHARED}
 
 
 class Counting(nn.Module):
@@ -194,7 +196,7 @@ def test_stored_logits_are_those_of_a_plain_forward(tmp_path: Path) -> None:
 def test_feature_maps_are_the_channels_they_say(tmp_path: Path, network: nn.Module) -> None:
     photographs(tmp_path / "images", 1)
     report = reportgen.audit(
-        network, tmp_path / "images", layers="layer2", channels="0,5,127", only="feature_maps", **QUICK
+        network, tmp_path / "images", layers="layer2", channels="0,5,127", **{**QUICK, "only": "feature_maps"}
     )
     stored = report.tensors("feature_maps", image="000.png")
     kept: list[Tensor] = []
