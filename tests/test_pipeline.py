@@ -176,7 +176,7 @@ def test_stored_logits_are_those_of_a_plain_forward(tmp_path: Path) -> None:
     model = lively("mobilenet_v3_small", classes=7)
     torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "m.pt")
     photographs(tmp_path / "images", 3)
-    report = reportgen.audit(tmp_path / "m.pt", tmp_path / "images", preset="quick")
+    report = reportgen.audit(tmp_path / "m.pt", tmp_path / "images", preset="quick", only=SHARED)
     for name in ("000.png", "001.png", "002.png"):
         x = report.input(name)
         assert x.shape == (3, 224, 224)
@@ -254,7 +254,7 @@ def test_live_images_and_datasets(network: nn.Module) -> None:
     report = reportgen.audit(network, pictures, **QUICK)
     assert [one["image"] for one in report.facts["predictions"]] == ["image-0000", "image-0001"]
     tensors = [(torch.randn(3, 48, 72), 4, "mine"), (torch.randn(3, 48, 72), 2, "yours")]
-    report = reportgen.audit(network, tensors, preset="quick", labels=None)
+    report = reportgen.audit(network, tensors, only=SHARED)
     assert torch.equal(report.input("mine"), tensors[0][0])
     assert report.facts["predictions"][0]["truth"]["index"] == 4
 
@@ -308,10 +308,11 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, network: nn.Module, c
     assert second.facts["predictions"] == first.facts["predictions"]
 
 
-RUN = """
+RUN = f"""
 import sys, json, reportgen
-report = reportgen.audit(sys.argv[1], sys.argv[2], preset="quick", exhibits=12, batch_size=2)
-told = {"torch": "torch" in sys.modules, **{name: report.facts[name] for name in ("passes", "techniques")}}
+only = {SHARED}
+report = reportgen.audit(sys.argv[1], sys.argv[2], preset="quick", exhibits=12, batch_size=2, only=only)
+told = {{"torch": "torch" in sys.modules, **{{name: report.facts[name] for name in ("passes", "techniques")}}}}
 print(json.dumps(told))
 """
 
