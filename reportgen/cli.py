@@ -178,6 +178,10 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
 
     for target in outputs:
         check_writable(target)
+    if job.tensorboard is not None:
+        from reportgen.report.tensorboard import check_directory
+
+        check_directory(job.tensorboard)
     progress = Progress.on_terminal(quiet=quiet, always=bars)
     try:
         report = audit(model, images, job, progress=progress, command=command_of(model, images, job))
@@ -186,6 +190,8 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         raise
     for target in outputs:
         print(report.write(target))
+    if job.tensorboard is not None:
+        print(job.tensorboard)
     if not report.complete:
         failed = [name for name, one in report.facts["techniques"].items() if one["status"] == "failed"]
         print(f"reportgen: failed: {', '.join(failed)}; the report says why", file=sys.stderr)

@@ -106,6 +106,9 @@ Assignments = Annotated[dict[str, Any], BeforeValidator(_assignments)]
 TechniqueOptions = Annotated[dict[str, dict[str, Any]], BeforeValidator(_nested)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
+LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard"})
+"""Options that say where and how fast, not what: no report tells them."""
+
 SUBJECT, DONE, DOCUMENT = "Subject", "What is done", "The document"
 
 
@@ -178,6 +181,7 @@ class Job(BaseModel):
     author: str = _option("", DOCUMENT, "author on the cover")
     date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD", pattern=r"^\d{4}-\d{2}-\d{2}$")
     paper: Literal["a4", "letter"] = _option("a4", DOCUMENT, "paper of the PDF")
+    tensorboard: Path | None = _option(None, DOCUMENT, "graph, profile and figures as TensorBoard logs too", "DIR")
     colormap: Literal["inferno", "viridis", "magma", "cividis", "jet"] = _option(
         "inferno", DOCUMENT, "colours of heat maps"
     )
@@ -225,7 +229,10 @@ class Job(BaseModel):
         told: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name in {"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath"} or value == field.default:
+            if (
+                name in {"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard"}
+                or value == field.default
+            ):
                 continue
             told[name] = _without_folders(value)
         return told
@@ -258,7 +265,7 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
     else:
         return {}
     options = {str(key).replace("-", "_"): value for key, value in table.items()}
-    for name in ("labels", "truth", "cache_dir"):
+    for name in ("labels", "truth", "cache_dir", "tensorboard"):
         if isinstance(options.get(name), str):
             options[name] = found.parent / options[name]
     if isinstance(options.get("pythonpath"), str):

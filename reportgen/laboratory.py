@@ -113,6 +113,12 @@ class Laboratory:
         batch = int(resolution.numerics["batch"])
         return Worker(self._run(resolution), self.store, prepare, batch, self.threads, provenance)
 
+    def graph(self, resolution: Resolution) -> tuple[bytes, bytes]:
+        """The graph for TensorBoard and its metadata. Raises PassError if the model cannot be traced."""
+        from reportgen.engine.graph import tensorboard_graph
+
+        return tensorboard_graph(self._run(resolution))
+
     def _run(self, resolution: Resolution) -> Passes:
         from reportgen.engine.device import choose_device
         from reportgen.engine.passes import Passes, prepared

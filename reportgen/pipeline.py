@@ -33,7 +33,7 @@ def audit(
     progress: Progress = SILENT,
     command: str = "",
 ) -> Report:
-    """Run an audit: the first five of the six steps; the sixth is `Report.write`.
+    """Run an audit: the first five of the six steps; the sixth is `Report.write`, but for TensorBoard's logs.
 
     Args:
         model: path of a model file, or a live `torch.nn.Module`.
@@ -77,11 +77,18 @@ def audit(
                 store.suspicious = True
                 if attempt >= ATTEMPTS:
                     raise
+        traced = (b"", b"")
+        if job.tensorboard is not None:
+            traced = steps.graph(subject, made, store, laboratory, progress)
         progress.step(5, "draw", f"{sum(len(section.figures) for section in document.sections)} figures")
     for notice in store.notices:
         progress.note(notice)
     store.close()
-    return Report(document, made, scanned, store, steps.Pictures(subject, made.resolution, store, threads), progress)
+    pictures = steps.Pictures(subject, made.resolution, store, threads)
+    report = Report(document, made, scanned, store, pictures, progress, traced)
+    if job.tensorboard is not None:
+        report.write_tensorboard(job.tensorboard)
+    return report
 
 
 def foresee(model: Any, images: Any, job: Job) -> str:

@@ -37,6 +37,7 @@ class Report:
     _store: Store
     _pictures: Pictures
     _progress: Progress
+    _graph: tuple[bytes, bytes] = (b"", b"")
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -63,6 +64,22 @@ class Report:
         write_atomically(path, self.rendered(path.suffix))
         self._progress.step(6, "write", path.name)
         return path
+
+    def write_tensorboard(self, directory: str | Path) -> Path:
+        """Write profile trace and figures as logs for ``tensorboard --logdir``; the graph too, if the audit was asked
+        for logs (``tensorboard=``): it takes the model.
+
+        Raises:
+            OutputError: if they cannot be written there.
+        """
+        from reportgen.clock import now
+        from reportgen.report.tensorboard import Recorded, write_logs
+
+        profiled = self.facts["techniques"].get("profile", {}).get("status") == "complete"
+        trace = self._arrays("profile", None)["trace"].tobytes() if profiled else b""
+        write_logs(Path(directory), self.document, Recorded(*self._graph, trace), moment=now())
+        self._progress.step(6, "write", Path(directory).name)
+        return Path(directory)
 
     def rendered(self, suffix: str) -> bytes:
         """The document as the bytes of a file with this suffix."""

@@ -22,7 +22,7 @@ from reportgen.engine.plan import (
 )
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.shards import Shards
-from reportgen.errors import EntryVanished, ImagesError, UsageError
+from reportgen.errors import EntryVanished, ImagesError, PassError, UsageError
 from reportgen.exhibits import Choice, Seen
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
@@ -301,6 +301,29 @@ def _works(worker: Worker, examination: Examination, pictures: Pictures, failure
     for closeup in examination.closeups:
         failures.update(worker.close_up(closeup, pictures.input(closeup.case.digest)))
         yield 1
+
+
+def graph(
+    subject: Subject, made: Blueprint, store: Store, laboratory: Laboratory, progress: Progress
+) -> tuple[bytes, bytes]:
+    """The graph for TensorBoard and its metadata, traced once and kept; empty where the model cannot be traced."""
+    key = key_of(
+        "graph",
+        model=dict(subject.identity),
+        pipeline=dict(made.resolution.pipeline),
+        numerics=dict(made.resolution.numerics),
+    )
+    entry = store.get(key)
+    if entry is not None:
+        return entry.arrays["graph"].tobytes(), entry.arrays["metadata"].tobytes()
+    try:
+        found, metadata = laboratory.graph(made.resolution)
+    except PassError as error:
+        progress.note(f"no graph for TensorBoard: {error.thing}")
+        return b"", b""
+    arrays = {"graph": np.frombuffer(found, np.uint8), "metadata": np.frombuffer(metadata, np.uint8)}
+    store.put(key, arrays, {"kind": "graph", **provenance(made.resolution)})
+    return found, metadata
 
 
 @dataclass

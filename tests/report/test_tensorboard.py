@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,14 +19,20 @@ from urllib.request import urlopen
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+import reportgen
 from reportgen.engine.graph import tensorboard_graph
 from reportgen.engine.passes import prepared
 from reportgen.engine.profiling import measure
 from reportgen.errors import OutputError
+from reportgen.job import Job
+from reportgen.pipeline import audit
+from reportgen.progress import Progress
 from reportgen.report.document import Document
 from reportgen.report.tensorboard import EVENTS, TRACE, Recorded, check_directory, write_logs
 from tests.engine.test_profiling import passes_of, small
+from tests.networks import lively, noise
 from tests.report.small import document, picture
 
 PATIENCE = 60
@@ -159,3 +165,43 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         write_logs(tmp_path / "file", document(), Recorded(), moment=1.0)
     check_directory(tmp_path / "new" / "logs")
     assert not os.path.exists(tmp_path / "new")
+
+
+def test_an_audit_writes_logs_and_a_warm_one_needs_no_model(tmp_path: Path) -> None:
+    model = lively("resnet18", classes=7, size=64)
+    options: dict[str, Any] = {"model_id": "one", "only": ["gradient", "profile"], "tensorboard": tmp_path / "日志"}
+    images = [(noise(1, 64)[0], None, "one")]
+    reportgen.audit(model, images, **options)
+    (folder,) = (tmp_path / "日志").iterdir()
+    first = (folder / EVENTS).read_bytes()
+    assert b"layer4" in first
+    assert (folder / TRACE).read_bytes().startswith(b"\x1f\x8b")
+    (folder / EVENTS).unlink()
+    report = reportgen.audit(model, images, **options)
+    assert report.facts["passes"]["forward"]["batches"] == 0
+    assert b"layer4" in (folder / EVENTS).read_bytes()
+    assert "tensorboard" not in report.facts["generator"]["job"]
+
+
+def test_a_model_that_cannot_be_traced_costs_a_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Fickle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            return Answer(self.fc(x.mean(dim=(2, 3))))
+
+    job = Job.from_options({"only": ["gradient"], "tensorboard": tmp_path / "logs"})
+    report = audit(Fickle(), [(noise(1, 16)[0], None, "one")], job, progress=Progress(messages=True))
+    assert "no graph for TensorBoard: the model cannot be traced" in capsys.readouterr().err
+    assert report.complete
+    (folder,) = (tmp_path / "logs").iterdir()
+    assert (folder / EVENTS).exists()
+
+
+@dataclass
+class Answer:
+    """An output that tracing cannot return."""
+
+    logits: Tensor
