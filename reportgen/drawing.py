@@ -181,6 +181,15 @@ def _exhibit(
         picture=photograph(arrays["fitted"]),
         original=photograph(arrays["original"], longest=ORIGINAL_SIDE),
         prediction=prediction,
-        # what spans the layers comes first, then layer by layer
-        figures=tuple(sorted(own, key=lambda figure: figure.layer is not None)),
+        figures=_ordered(own),
     )
+
+
+def _ordered(figures: Sequence[Figure]) -> tuple[Figure, ...]:
+    """Figures of one image: what spans the layers before what shows one; those that stand beside others together."""
+    first = next((place for place, figure in enumerate(figures) if figure.beside), 0)
+
+    def rank(place: int) -> tuple[bool, bool]:
+        return figures[place].layer is not None, place > first and not figures[place].beside
+
+    return tuple(figures[place] for place in sorted(range(len(figures)), key=rank))

@@ -28,6 +28,10 @@ SEEN = 0.02
 LEAST = 24
 """Pixels that a cropped picture has at least."""
 
+EMPTY = _(
+    "Empty is the projection of a unit that does not respond, or whose rectifier is at its upper limit (6 in ReLU6): "
+    "neither changes with the input. "
+)
 SIGNED = _(
     "Mid grey is zero, brighter positive, darker negative, in the colours of the input, up to the 99.5th percentile "
     "of the magnitudes."
@@ -305,6 +309,8 @@ class Projecting(InputSpace):
     ) -> Figure:
         """One row a layer; for each unit the part of the image it sees, and its projection."""
         rows = []
+        drawn = [(layer, channel) for layer in shown for channel in shown[layer][start : start + COLUMNS]]
+        empty = not all(arrays[f"unit/{layer}/{channel}"].any() for layer, channel in drawn)
         for layer, channels in shown.items():
             panels: list[Panel | None] = []
             for channel in channels[start : start + COLUMNS]:
@@ -318,9 +324,10 @@ class Projecting(InputSpace):
             caption=_(
                 "{title} of single units for {image}: one row a layer, for each unit the part of the image and beside "
                 "it the projection of the unit from its strongest position, both cropped to where the projection "
-                "exceeds 2 % of its maximum. Beneath stand the channel and its activation. {reading}",
+                "exceeds 2 % of its maximum. Beneath stand the channel and its activation. {empty}{reading}",
                 title=self.title,
                 image=case.name,
+                empty=EMPTY if empty else verbatim(""),
                 reading=self._reading(),
             ),
             columns=2 * COLUMNS,
