@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -60,11 +61,11 @@ def address(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Ite
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", "0", "--host", "127.0.0.1"]
     told = logs.parent / "tensorboard.log"
     with told.open("wb") as log:
-        started = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        started = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             yield waited(lambda: re.search(r"http://127\.0\.0\.1:\d+", told.read_text(errors="replace")))[0]
         finally:
-            started.kill()
+            os.killpg(started.pid, signal.SIGKILL)  # the plugin starts processes of its own
             started.wait()
 
 
