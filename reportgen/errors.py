@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from reportgen.text import line
+
 
 class ReportgenError(Exception):
     """An expected failure: something about the input or the machine, not a defect of the program.
@@ -17,9 +19,9 @@ class ReportgenError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, thing: str, remedy: str = "") -> None:
-        super().__init__(thing, remedy)
-        self.thing = thing
-        self.remedy = remedy
+        self.thing = line(thing)
+        self.remedy = line(remedy)
+        super().__init__(self.thing, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.thing}\n{self.remedy}" if self.remedy else self.thing

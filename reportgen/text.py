@@ -7,6 +7,7 @@ document is rendered in some language. Plain ``str(message)`` is English.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -47,3 +48,20 @@ def _(template: str, **parameters: object) -> Message:
 def verbatim(words: str) -> Message:
     """Words that are nobody's to translate (a file name, a class name), as a `Message`."""
     return Message("{words}" if words else "", MappingProxyType({"words": words} if words else {}))
+
+
+def line(words: str, most: int = 600) -> str:
+    """Words from elsewhere as part of one line: what steers a terminal, breaks the line or is no character is escaped.
+
+    A file's own names end up in messages and reports; a name may hold escape sequences, half characters, a megabyte.
+
+    Args:
+        most: characters that are kept.
+    """
+    shown = "".join(
+        char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else char
+        for char in words[:most]
+    )
+    return f"{shown} …" if len(words) > most else shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from reportgen.errors import ArchitectureError
 
 IMAGENET_CLASSES = 1000
+MOST_SIDE = 8192
+"""Of an input, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -282,10 +285,10 @@ def _torchvision_published(bare: str) -> Published | None:
 
 
 def _from_cfg(cfg: Mapping[str, Any], source: str, *, stated: bool = False) -> Published | None:
-    """timm's ``pretrained_cfg``; None where it is not of the usual form."""
+    """timm's ``pretrained_cfg``; None where it is not of the usual form or not possible: a file may state anything."""
     try:
         channels, height, width = (int(side) for side in cfg["input_size"])
-        return Published(
+        facts = Published(
             input_size=(channels, height, width),
             resize=None,
             crop_pct=float(cfg.get("crop_pct") or 0.875),
@@ -297,8 +300,19 @@ def _from_cfg(cfg: Mapping[str, Any], source: str, *, stated: bool = False) -> P
             source=source,
             stated=stated,
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    possible = (
+        min(facts.input_size) > 0
+        and max(facts.input_size) <= MOST_SIDE
+        and facts.classes >= 0
+        and facts.crop_pct is not None
+        and 0.1 <= facts.crop_pct <= 1
+        and len(facts.mean) == len(facts.std) > 0
+        and all(0 <= value <= 1 for value in facts.mean)
+        and all(0 < value < math.inf for value in facts.std)
+    )
+    return facts if possible else None
 
 
 @cache

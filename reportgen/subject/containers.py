@@ -6,28 +6,36 @@ A zip archive of torch (``data.pkl`` and raw records), torch's older single-stre
 from __future__ import annotations
 
 import io
-import json
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
+    MOST_LETTERS,
     ForbiddenGlobal,
     MalformedPickle,
     Name,
     StorageSpec,
     TensorSpec,
+    UnsupportedTensor,
     read_pickle,
 )
+
+MOST_TENSORS = 50_000
+"""The classifier with most parts has some two thousand."""
+_MOST_HEADER = 2**25
+_MOST_COMPRESSED = 16
+_SLACK = 2**26
+_BROADCAST = 2**20
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float64": torch.float64,
@@ -59,6 +67,9 @@ _STORAGES = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
 }
 _PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -77,8 +88,24 @@ class Container:
     kind: str
     root: Any
     metadata: Mapping[str, str]
-    _records: Mapping[str, bytes] | _ZipRecords | None = None
-    _cache: dict[str, torch.Tensor] | None = None
+    _records: Mapping[str, bytes] = field(default_factory=dict)
+    _sizes: Mapping[str, int] = field(default_factory=dict)
+    _cache: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def check(self, specs: Iterable[TensorSpec | Tensor]) -> None:
+        """Look, before memory is asked for, whether tensors have the bytes that their shapes claim.
+
+        Views of one storage are usual (tied weights), a thousand views of everything are not.
+
+        Raises:
+            ModelFileError: if one reaches beyond its storage, or all together beyond what views can explain.
+        """
+        described = [spec for spec in specs if isinstance(spec, TensorSpec)]
+        claimed = sum(prod(spec.size) * self._type(spec).itemsize for spec in described)
+        if claimed > 4 * sum(self._sizes.values()) + _SLACK:
+            raise ModelFileError("the file is damaged: its tensors claim more than its bytes", "get the file again")
+        for spec in described:
+            self._within(spec)
 
     def tensor(self, spec: TensorSpec | Tensor) -> Tensor:
         """The real tensor; shares memory with others of its storage. Raises ModelFileError if it reaches beyond its
@@ -86,26 +113,30 @@ class Container:
         """
         if isinstance(spec, Tensor):
             return spec
-        assert self._records is not None
-        if self._cache is None:
-            self._cache = {}
+        self._within(spec)
+        dtype = self._type(spec)
+        if 0 in spec.size:
+            return torch.empty([min(side, 1) for side in spec.size], dtype=dtype).expand(spec.size)
         raw = self._cache.get(spec.storage.key)
         if raw is None:
-            data = bytearray(self._records[spec.storage.key])
-            raw = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+            raw = torch.frombuffer(bytearray(self._records[spec.storage.key]), dtype=torch.uint8)
             self._cache[spec.storage.key] = raw
-        dtype = DTYPES.get(spec.dtype or spec.storage.dtype)
-        if dtype is None:
-            raise ModelFileError(
-                f"the file holds tensors of type {spec.dtype}, which are not supported", "save it as float32"
-            )
-        if 0 in spec.size:
-            return torch.empty(spec.size, dtype=dtype)
-        last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
-        if (last + 1) * dtype.itemsize > raw.numel() or prod(spec.size) > raw.numel():
-            raise ModelFileError("the file is damaged: a tensor reaches beyond its bytes", "get the file again")
         elements = raw[: raw.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
         return elements.as_strided(spec.size, spec.stride, spec.offset)
+
+    def _within(self, spec: TensorSpec) -> None:
+        if 0 in spec.size:
+            return
+        there = self._sizes[spec.storage.key]
+        last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
+        if (last + 1) * self._type(spec).itemsize > there or prod(spec.size) > max(there, _BROADCAST):
+            raise ModelFileError("the file is damaged: a tensor reaches beyond its bytes", "get the file again")
+
+    def _type(self, spec: TensorSpec) -> torch.dtype:
+        name = spec.dtype or spec.storage.dtype
+        if name not in DTYPES:
+            raise ModelFileError(f"the file holds tensors of type {name}, which are not read", "save it as float32")
+        return DTYPES[name]
 
 
 class _ZipRecords(Mapping[str, bytes]):
@@ -117,8 +148,8 @@ class _ZipRecords(Mapping[str, bytes]):
 
     def __getitem__(self, key: str) -> bytes:
         try:
-            return self._archive.read(self._names[key])
-        except (KeyError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+            return _record(self._archive, self._names[key])
+        except Exception as error:  # whatever the archive's bytes make of zipfile and zlib
             raise ModelFileError(
                 f"the file is damaged: record {key[:40]!r} cannot be read ({error})", "get the file again"
             ) from None
@@ -160,8 +191,10 @@ def open_container(path: Path, shown: str) -> Container:
         ) from None
     except MalformedPickle as error:
         raise ModelFileError(f"{shown!r} is damaged: {error}", "get the file again") from None
-    except zipfile.BadZipFile as error:
-        raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
+    except UnsupportedTensor as error:
+        raise ModelFileError(
+            f"{shown!r} holds {error} tensors, which are not read", "save its weights as plain float32 tensors"
+        ) from None
     raise ModelFileError(
         f"{shown!r} is {_what(head)}, not a PyTorch model", "give a .pt, .pth, .ckpt or .safetensors file"
     )
@@ -186,21 +219,57 @@ def _what(head: bytes) -> str:
 # -------------------------------------------------------------------------------------------------------------------
 
 
+def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """One record, and no more than the directory says: a compressed one may expand to anything."""
+    with archive.open(info) as record:
+        data = record.read(info.file_size)
+    if len(data) < info.file_size:
+        raise zipfile.BadZipFile("truncated")
+    return data
+
+
+def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
+    """The archive, once its directory was found plausible: no record larger than the file, none within another."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises half a dozen kinds for a damaged directory
+        raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
+    infos = archive.infolist()
+    stored = [info for info in infos if info.compress_type == zipfile.ZIP_STORED]
+    problem = None
+    if len({info.filename for info in infos}) != len(infos):
+        problem = "it holds two records of one name"
+    elif any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos):
+        problem = "a record is compressed in an unusual way"
+    elif any(info.flag_bits & 1 for info in infos):
+        problem = "a record is encrypted"
+    elif any(info.file_size != info.compress_size for info in stored) or any(info.file_size > size for info in stored):
+        problem = "a record is larger than the file"
+    elif sum(info.compress_size for info in infos) > size:
+        problem = "its records lie within each other"
+    elif sum(info.file_size for info in infos) > _MOST_COMPRESSED * size + _SLACK:
+        problem = "it expands to many times its size"
+    if problem:
+        archive.close()
+        raise ModelFileError(f"{shown!r} is a damaged archive: {problem}", "get the file again")
+    return archive
+
+
 def _open_zip(path: Path, shown: str, size: int) -> Container:
-    archive = zipfile.ZipFile(path)
+    archive = _opened(path, shown, size)
+    try:
+        return _read_zip(archive, shown)
+    except (ModelFileError, MalformedPickle, ForbiddenGlobal, UnsupportedTensor):
+        archive.close()
+        raise
+    except Exception as error:
+        archive.close()
+        raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
+
+
+def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    if len(set(names)) != len(names):
-        raise ModelFileError(f"{shown!r} is a damaged archive: it holds two records of one name", "get the file again")
-    for info in infos:
-        if (
-            info.file_size > size
-            or info.compress_size > size
-            or (info.compress_type != zipfile.ZIP_STORED and info.file_size > 2**26)
-        ):
-            raise ModelFileError(
-                f"{shown!r} is a damaged archive: a record is larger than the file", "get the file again"
-            )
     inside = {name.partition("/")[2] for name in names}
     if any(name.startswith(_PROGRAM) for name in inside):
         program = "a TorchScript program" if "constants.pkl" in inside else "an exported program"
@@ -218,7 +287,7 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
         raise ModelFileError(
             f"{shown!r} has {archive.getinfo(pickles[0]).file_size >> 20} MB of names", "it is no weights file"
         )
-    if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+    if f"{root}byteorder" in names and _record(archive, archive.getinfo(f"{root}byteorder")) != b"little":
         raise ModelFileError(f"{shown!r} was written on a big-endian machine", "save it again on a usual one")
     records = {
         name.removeprefix(f"{root}data/"): info
@@ -234,8 +303,9 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
             raise MalformedPickle(f"record {spec.key[:40]!r} is too short")
         return spec
 
-    tree = read_pickle(io.BytesIO(archive.read(pickles[0])), storage)
-    return Container("zip", tree, {}, _ZipRecords(archive, records))
+    tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage)
+    sizes = {key: info.file_size for key, info in records.items()}
+    return Container("zip", tree, {}, _ZipRecords(archive, records), sizes)
 
 
 def _storage_of(pid: Any) -> StorageSpec:
@@ -245,7 +315,9 @@ def _storage_of(pid: Any) -> StorageSpec:
     dtype = _STORAGES.get(pid[1].path.rpartition(".")[2])
     if dtype is None or type(pid[4]) is not int or pid[4] < 0:
         raise MalformedPickle(f"a storage of the unknown type {pid[1].path}")
-    return StorageSpec(str(pid[2]), dtype, pid[4])
+    if not isinstance(pid[2], str) or len(pid[2]) > MOST_LETTERS:
+        raise MalformedPickle("a storage without a name")
+    return StorageSpec(pid[2], dtype, pid[4])
 
 
 # legacy
@@ -254,15 +326,15 @@ def _storage_of(pid: Any) -> StorageSpec:
 
 def _open_legacy(path: Path, shown: str, size: int) -> Container:
     with path.open("rb") as file:
-        magic = read_pickle(file, _refused)
+        magic = read_pickle(file, _refused, size)
         if magic != _LEGACY_MAGIC:
             raise UnsafeModelError(
                 f"{shown!r} is a plain pickle, not a file of torch.save: only unpickling it, which could run code, "
                 f"would tell more",
                 "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
             )
-        read_pickle(file, _refused)  # protocol
-        read_pickle(file, _refused)  # sizes of the writing machine
+        read_pickle(file, _refused, size)  # protocol
+        read_pickle(file, _refused, size)  # sizes of the writing machine; the storages are little-endian on all
         specs: dict[str, StorageSpec] = {}
 
         def storage(pid: Any) -> StorageSpec | Name:
@@ -273,12 +345,12 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("views of storages, which torch stopped writing in 2018")
             return specs.setdefault(spec.key, spec)
 
-        tree = read_pickle(file, storage)
-        order = read_pickle(file, _refused)
-        if not isinstance(order, list):
+        tree = read_pickle(file, storage, size)
+        order = read_pickle(file, _refused, size)
+        if not isinstance(order, list) or not all(isinstance(key, str) for key in order):
             raise MalformedPickle("no list of storages")
         records: dict[str, bytes] = {}
-        for key in map(str, order):
+        for key in order:
             count = int.from_bytes(file.read(8), "little", signed=True)
             spec = specs.get(key)
             if spec is None or count < 0 or count * DTYPES[spec.dtype].itemsize > size:
@@ -288,7 +360,7 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("truncated")
     if missing := set(specs) - set(records):
         raise MalformedPickle(f"storage {min(missing)[:40]!r} is missing")
-    return Container("legacy", tree, {}, records)
+    return Container("legacy", tree, {}, records, {key: len(data) for key, data in records.items()})
 
 
 def _refused(_pid: Any) -> StorageSpec:
@@ -305,10 +377,18 @@ def _looks_like_safetensors(head: bytes, size: int) -> bool:
 
 
 def _open_safetensors(path: Path, shown: str) -> Container:
+    with path.open("rb") as file:
+        if int.from_bytes(file.read(8), "little") > _MOST_HEADER:
+            raise ModelFileError(f"{shown!r} has more names than weights", "it is no weights file")
     try:
         with safe_open(path, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            names = list(opened.keys())
+            if len(names) > MOST_TENSORS:
+                raise ModelFileError(f"{shown!r} holds {len(names)} tensors", "it is no image classifier")
+            tensors = {name: opened.get_tensor(name) for name in names}
             metadata = dict(opened.metadata() or {})
-    except (SafetensorError, OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+    except ModelFileError:
+        raise
+    except Exception as error:  # of the library: its own kind, and those of torch for types it does not know
         raise ModelFileError(f"{shown!r} is damaged: {str(error)[:120]}", "get the file again") from None
     return Container("safetensors", tensors, metadata)

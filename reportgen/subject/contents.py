@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from reportgen.errors import ModelFileError
-from reportgen.subject.containers import Container, open_container
+from reportgen.subject.containers import MOST_TENSORS, Container, open_container
 from reportgen.subject.modules import is_module, state_of
-from reportgen.subject.safe_pickle import Inert, TensorSpec
+from reportgen.subject.safe_pickle import MOST_LETTERS, Inert, TensorSpec
+from reportgen.text import line
 
 State = Mapping[str, Any]
 """Names to tensors, or to descriptions of tensors."""
@@ -32,6 +34,11 @@ RAW = (
     "model_state",
     "classifier",
 )
+_MOST_JSON = 2**16
+_MOST_LABELS = 100_000
+_MOST_LABEL = 200
+_ARCHITECTURE = re.compile(r"[\w.:/-]{1,100}", re.ASCII)
+_PARALLEL = ("torch.nn.parallel.data_parallel.DataParallel", "torch.nn.parallel.distributed.DistributedDataParallel")
 NAMED = ("architecture", "arch", "model_name", "model_arch", "model_type")
 
 
@@ -75,8 +82,17 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
         ModelFileError: if it cannot be read, or there are no weights in it.
         UnsafeModelError: if opening it could run code.
     """
-    container = open_container(path, shown)
-    root = container.root
+    contents = _found(open_container(path, shown), shown, weights)
+    if len(contents.state) > MOST_TENSORS:
+        raise ModelFileError(f"{shown!r} holds {len(contents.state)} tensors", "it is no image classifier")
+    if any(len(key) > MOST_LETTERS or line(key, MOST_LETTERS) != key for key in contents.state):
+        raise ModelFileError(f"{shown!r} is damaged: names of its weights are no words", "get the file again")
+    contents.container.check(contents.state.values())
+    return contents
+
+
+def _found(container: Container, shown: str, weights: str | None) -> Contents:
+    root = _bare(container.root)
     if container.kind == "safetensors":
         return Contents("safetensors", container, root, None, "raw", own_words(container.metadata))
     if is_module(root):
@@ -93,7 +109,7 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
     order = ("ema", "raw") if weights is None else (weights,)
     for which in order:
         if which in found:
-            value = found[which]
+            value = _bare(found[which])
             inert = value if is_module(value) else None
             state = state_of(value) if inert is not None else tensors_of(value)
             return Contents("checkpoint", container, state, inert, which, own_words(root))
@@ -105,6 +121,14 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
     raise ModelFileError(
         f"there are no weights in {shown!r}: it holds {keys or 'nothing'}", "give a state dict or a checkpoint"
     )
+
+
+def _bare(value: Any) -> Any:
+    """The module itself where it was saved in the wrapper that spreads it over several devices."""
+    if is_module(value) and value.path in _PARALLEL and isinstance(value.state["_modules"], dict):
+        inner = value.state["_modules"].get("module")
+        return inner if is_module(inner) else value
+    return value
 
 
 def _kind(value: Any) -> str:
@@ -155,15 +179,13 @@ def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
         told.append(arguments)
     for table in told:
         for name in NAMED:
-            if isinstance(table.get(name), str):
-                own.setdefault("architecture", table[name])
-    if isinstance(told[-1].get("model"), str):
-        own.setdefault("architecture", told[-1]["model"])
+            _note(own, table.get(name))
+    _note(own, told[-1].get("model"))
     cfg = root.get("pretrained_cfg")
     if isinstance(cfg, str):
         try:
-            cfg = json.loads(cfg)
-        except ValueError:
+            cfg = json.loads(cfg) if len(cfg) <= _MOST_JSON else None
+        except (ValueError, RecursionError):
             cfg = None
     if isinstance(cfg, dict):
         own["pretrained_cfg"] = cfg
@@ -174,15 +196,24 @@ def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
     return own
 
 
+def _note(own: dict[str, Any], architecture: Any) -> None:
+    if isinstance(architecture, str) and _ARCHITECTURE.fullmatch(architecture):
+        own.setdefault("architecture", architecture)
+
+
 def _labels(name: str, value: Any) -> tuple[str, ...] | None:
     """Class names in one of the usual shapes, or None."""
-    if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if isinstance(value, dict) and value:
-        pairs = [(v, k) for k, v in value.items()] if name == "class_to_idx" else list(value.items())
+    if not isinstance(value, list | tuple | dict) or not 0 < len(value) <= _MOST_LABELS:
+        return None
+    if not isinstance(value, dict):
+        return (
+            tuple(line(item, _MOST_LABEL) for item in value) if all(isinstance(item, str) for item in value) else None
+        )
+    pairs = [(v, k) for k, v in value.items()] if name == "class_to_idx" else list(value.items())
+    if all(isinstance(part, str | int) for pair in pairs for part in pair):
         try:
-            numbered = {int(k): str(v) for k, v in pairs}
-        except (TypeError, ValueError):
+            numbered = {int(k): line(str(v), _MOST_LABEL) for k, v in pairs}
+        except ValueError:
             return None
         if sorted(numbered) == list(range(len(pairs))):
             return tuple(numbered[i] for i in range(len(numbered)))

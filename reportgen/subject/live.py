@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from reportgen.subject.model_file import ModelFacts
+from reportgen.subject.modules import channels_of
 
 
 def live_facts(module: nn.Module) -> ModelFacts:
@@ -29,9 +30,3 @@ def live_facts(module: nn.Module) -> ModelFacts:
         labels=None,
         head_published=False,
     )
-
-
-def channels_of(module: nn.Module) -> int:
-    """Input channels of the first convolution that is registered; 3 where there is none."""
-    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
-    return first.in_channels if first is not None else 3

@@ -34,7 +34,7 @@ from reportgen.subject.contents import (
     shape_of,
     tensors_of,
 )
-from reportgen.subject.modules import build
+from reportgen.subject.modules import build, channels_of
 from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
 
 
@@ -129,10 +129,18 @@ def open_model(
 
 def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
     assert contents.module is not None
-    module = build(contents.module, shown, contents.container.tensor).float()
+    try:
+        module = build(contents.module, shown, contents.container.tensor).float()
+        channels_of(module)
+    except ReportgenError:
+        raise
+    except Exception as error:  # of a class whose instance lacks what its constructor puts there
+        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ModelFileError(f"{shown!r} is damaged: a module lacks a part ({words})", "get the file again") from error
     library = type(module).__module__.partition(".")[0]
     own = contents.module.state.get("pretrained_cfg") or contents.module.state.get("default_cfg")
-    named = own.get("architecture") if isinstance(own, dict) else None
+    own = own_words(own) if isinstance(own, dict) else {}
+    named = own.get("architecture")
     try:
         match: Match | None = recognise(contents.shapes, shown, trusted=[f"timm:{named}"] if named else [])
     except ArchitectureError:
@@ -300,6 +308,13 @@ def _load(module: nn.Module, state: State, shown: str, name: str, tensor: Callab
             "give the right --arch, with --arch-arg where it was built with arguments",
         )
     real = {key: tensor(value) for key, value in state.items() if key in expected}
+    for key, value in real.items():
+        if expected[key].is_floating_point() and not value.is_floating_point():  # casting would drop scale or phase
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ModelFileError(
+                f"{shown!r} holds {key} as {kind}, where the network computes with real numbers",
+                "save the weights as float32",
+            )
     real |= {key: value for key, value in expected.items() if key not in real}
     complete = OrderedDict((key, value.to(expected[key].dtype)) for key, value in real.items())
     # the version marks of the classes at hand: keys and shapes fit these, whatever the file's own marks were
@@ -318,8 +333,6 @@ def _facts(
     stray: tuple[str, ...],
     module: nn.Module,
 ) -> ModelFacts:
-    from reportgen.subject.live import channels_of
-
     known = described(name)
     linears = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
     classes = _classes_of(stripped(contents.shapes, prefix), known.heads) if known else next(reversed(linears), None)

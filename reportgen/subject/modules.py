@@ -1,14 +1,15 @@
 """A pickled module made real without its pickle: classes are ours or a library's, only data is the file's.
 
 The classes are looked up in torch.nn, torchvision and timm; their constructors and ``__setstate__`` are not run. What
-the file
-gives is the instance dictionary, and of that only plain values, tensors and submodules are taken.
+the file gives is the instance dictionary, and of that only plain values, tensors and submodules are taken. Whatever
+else an attribute holds is `Unread`: a network that uses it stops instead of computing something else.
 """
 
 from __future__ import annotations
 
 import enum
 import importlib
+import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.errors import ModelFileError, UnsafeModelError
-from reportgen.subject.safe_pickle import Inert, Name, TensorSpec
+from reportgen.subject.safe_pickle import MOST_LETTERS, Inert, Name, TensorSpec
 
 _PACKAGES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "timm.models.", "timm.layers.")
 _HOOKS = (
@@ -34,8 +35,8 @@ _STRUCTURE = (
     "_is_full_backward_hook",
     *_HOOKS,
 )
-MOST_MODULES = 100_000
 MOST_DEPTH = 200
+MOST_VALUES = 1_000_000
 
 
 def is_module(value: Any) -> bool:
@@ -70,11 +71,14 @@ def _modules(root: Inert) -> Iterator[tuple[str, Inert]]:
     count = 0
     while stack:
         prefix, module, depth = stack.pop()
-        count += 1
-        if count > MOST_MODULES or depth > MOST_DEPTH:
+        # one module may hang in many places: what counts is how often it is looked at
+        count += 1 + sum(len(value) for value in (module.state, *module.state.values()) if isinstance(value, dict))
+        if count > MOST_VALUES or depth > MOST_DEPTH or len(prefix) > MOST_LETTERS:
             raise ModelFileError("the pickled module is damaged: its modules have no end", "get the file again")
         yield prefix, module
         children = [(name, part) for name, part in _mapping(module.state.get("_modules")).items() if is_module(part)]
+        if any("." in name or not name for name, _part in children):
+            raise ModelFileError("the pickled module is damaged: its parts have no names", "get the file again")
         stack.extend((f"{prefix}{name}.", part, depth + 1) for name, part in reversed(children))
 
 
@@ -91,6 +95,7 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
     """
     made: dict[int, nn.Module] = {}
     real: dict[int, Tensor | nn.Parameter] = {}
+    values = _Values(shown, lambda spec: parameter(spec))
 
     def parameter(spec: TensorSpec) -> Tensor:
         if id(spec) not in real:
@@ -99,6 +104,20 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
                 nn.Parameter(value, requires_grad=False) if spec.parameter and value.is_floating_point() else value
             )
         return real[id(spec)]
+
+    def part(value: Any) -> Tensor | None:
+        if value is not None and not isinstance(value, TensorSpec):
+            raise ModelFileError(f"{shown!r} holds weights that are no tensors", "ask for a state dict (.safetensors)")
+        return None if value is None else parameter(value)
+
+    def weight(value: Any) -> nn.Parameter | None:
+        found = part(value)
+        if found is None or isinstance(found, nn.Parameter):
+            return found
+        if not found.is_floating_point():
+            kind = str(found.dtype).removeprefix("torch.")
+            raise ModelFileError(f"{shown!r} holds weights as {kind}", "save the weights as float32")
+        return nn.Parameter(found, requires_grad=False)
 
     def module(one: Any, depth: int) -> nn.Module | None:
         if one is None:
@@ -111,8 +130,11 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
 
     def fill(one: Inert, depth: int) -> nn.Module:
         cls = _class(one.path, shown)
-        instance: nn.Module = cls.__new__(cls)
-        nn.Module.__init__(instance)
+        try:
+            instance: nn.Module = cls.__new__(cls)
+            nn.Module.__init__(instance)
+        except Exception as error:  # of a class that is not made so
+            raise _own_code(shown, f"{one.path} ({type(error).__name__})") from None
         for hooks in _HOOKS:
             if one.state.get(hooks):
                 raise _own_code(shown, f"{one.path} with hooks")
@@ -124,13 +146,13 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
                 raise _own_code(shown, f"{one.path} whose {name} is exchanged")
             if callable(getattr(cls, name, None)) or isinstance(getattr(cls, name, None), property):
                 raise _own_code(shown, f"{one.path} whose {name} is exchanged")
-            own[name] = _value(value, parameter)
-        for key, value in _mapping(one.state.get("_parameters")).items():
-            made_real = _tensor(value, parameter)
-            instance._parameters[key] = made_real if isinstance(made_real, nn.Parameter) else None
-        instance._buffers.update({k: _tensor(v, parameter) for k, v in _mapping(one.state.get("_buffers")).items()})
+            own[name] = values.of(value, f"{one.path}.{name}")
+        instance._parameters.update({k: weight(v) for k, v in _mapping(one.state.get("_parameters")).items()})
+        instance._buffers.update({k: part(v) for k, v in _mapping(one.state.get("_buffers")).items()})
         hidden = one.state.get("_non_persistent_buffers_set") or ()
-        instance._non_persistent_buffers_set = {str(name) for name in hidden}
+        if not isinstance(hidden, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in hidden):
+            raise ModelFileError(f"{shown!r} is damaged: its parts have no names", "get the file again")
+        instance._non_persistent_buffers_set = set(hidden)
         instance._modules.update({k: module(v, depth + 1) for k, v in _mapping(one.state.get("_modules")).items()})
         return instance
 
@@ -139,16 +161,17 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
     return built.eval()
 
 
-def _tensor(value: Any, real: Callable[[TensorSpec], Tensor]) -> Tensor | None:
-    return real(value) if isinstance(value, TensorSpec) else None
+def channels_of(module: nn.Module) -> int:
+    """Input channels of the first convolution that is registered; 3 where there is none."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    return first.in_channels if first is not None else 3
 
 
 def _class(path: str, shown: str) -> type[nn.Module]:
     """A module class of torch, torchvision or timm. Raises UnsafeModelError for every other."""
-    module, _dot, name = path.rpartition(".")
     if path.startswith(_PACKAGES):
         try:
-            found = getattr(importlib.import_module(module), name, None)
+            found = _imported(path)
         except ImportError:
             package = path.partition(".")[0]
             raise ModelFileError(
@@ -166,44 +189,91 @@ def _own_code(shown: str, what: str) -> UnsafeModelError:
     )
 
 
-def _value(value: Any, real: Callable[[TensorSpec], Tensor]) -> Any:
-    """An attribute: plain values as they are, functions of torch by their name, everything else dropped (None)."""
-    if value is None or isinstance(value, bool | int | float | str | bytes | complex):
-        return value
-    if isinstance(value, TensorSpec):
-        return real(value)
-    if isinstance(value, dict):
-        return type(value)((_value(k, real), _value(v, real)) for k, v in value.items())
-    if isinstance(value, list | tuple | set | frozenset):
-        return type(value)(_value(item, real) for item in value)
-    if isinstance(value, Name):
-        return _function(value.path)
-    if isinstance(value, Inert) and value.path.startswith(("timm.layers.", "torchvision.ops.", "torch.nn.")):
-        return _enumeration(value)
-    return None
+def _imported(path: str) -> Any:
+    """What a dotted name stands for in a library, or None. Raises ImportError where its module cannot be imported."""
+    module, _dot, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        raise
+    except Exception as error:  # of a module that is no part of the library's interface
+        raise ImportError(str(error)) from None
+
+
+class Unread:
+    """Where an attribute was that is not taken from a file. Whoever calls or tests it or asks for a part is stopped."""
+
+    def __init__(self, place: str, shown: str) -> None:
+        self._why = (place, shown)
+
+    def _stop(self, *_args: object, **_named: object) -> Any:
+        place, shown = self._why
+        raise _own_code(shown, f"{place}, which the network uses")
+
+    __call__ = __bool__ = __len__ = __iter__ = __getitem__ = __int__ = __float__ = __index__ = _stop
+    __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __contains__ = _stop
+
+
+class _Values:
+    """Attributes made real, each object of the file once: it may hold itself, or one thing a billion times."""
+
+    def __init__(self, shown: str, real: Callable[[TensorSpec], Tensor]) -> None:
+        self._shown = shown
+        self._real = real
+        self._made: dict[int, Any] = {}
+        self._left = MOST_VALUES
+
+    def of(self, value: Any, place: str, depth: int = 0) -> Any:
+        """Plain values as they are, functions of torch by their name, for everything else an `Unread`."""
+        if value is None or isinstance(value, bool | int | float | str | bytes | complex):
+            return value
+        if isinstance(value, TensorSpec):
+            return self._real(value)
+        if id(value) in self._made:
+            return self._made[id(value)]
+        self._left -= 1 + (len(value) if isinstance(value, dict | list | tuple | set | frozenset) else 0)
+        if depth > MOST_DEPTH or self._left < 0:
+            raise ModelFileError(f"{self._shown!r} is damaged: {place} has no end", "get the file again")
+        made = self._container(value, place, depth + 1)
+        if made is None:
+            made = _function(value.path) if isinstance(value, Name) else _enumeration(value)
+        self._made[id(value)] = Unread(place, self._shown) if made is None else made
+        return self._made[id(value)]
+
+    def _container(self, value: Any, place: str, depth: int) -> Any:
+        if isinstance(value, dict):
+            return type(value)((self.of(k, place, depth), self.of(v, place, depth)) for k, v in value.items())
+        if isinstance(value, list | tuple | set | frozenset):
+            return type(value)(self.of(item, place, depth) for item in value)
+        return None
 
 
 def _function(path: str) -> Any:
-    """A function or module class of torch that a network keeps as an attribute (an activation, a layer to repeat)."""
+    """A function, module class or element type of torch that a network keeps as an attribute (an activation, a layer
+    to repeat).
+    """
     module, _dot, name = path.rpartition(".")
-    if module in ("torch.nn.functional", "torch._C._nn", "torch") and name.islower():
-        found = getattr(torch._C._nn if module == "torch._C._nn" else importlib.import_module(module), name, None)
-        return getattr(torch, name, None) if isinstance(getattr(torch, name, None), torch.dtype) else found
-    if module.startswith(("torch.nn.modules", "torchvision.ops", "timm.layers")):
-        found = getattr(importlib.import_module(module), name, None)
-        return found if isinstance(found, type) and issubclass(found, nn.Module) else None
-    return None
-
-
-def _enumeration(value: Inert) -> Any:
-    module, _dot, name = value.path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        if module in ("torch.nn.functional", "torch._C._nn", "torch"):
+            found = getattr(torch._C._nn, name, None) if module == "torch._C._nn" else _imported(path)
+            plain = isinstance(found, types.FunctionType | types.BuiltinFunctionType) and not name.startswith("_")
+            return found if plain or isinstance(found, torch.dtype) else None
+        if path.startswith(("torch.nn.modules.", "torchvision.ops.", "timm.layers.")):
+            found = _imported(path)
+            return found if isinstance(found, type) and issubclass(found, nn.Module) else None
     except ImportError:
         return None
-    if isinstance(found, type) and issubclass(found, enum.Enum):
-        try:
-            return found(*value.args)
-        except ValueError:
-            return None
     return None
+
+
+def _enumeration(value: Any) -> Any:
+    """A member of a library's enumeration, or None."""
+    if not isinstance(value, Inert) or not value.path.startswith(("timm.layers.", "torchvision.ops.", "torch.nn.")):
+        return None
+    if len(value.args) != 1 or not isinstance(value.args[0], str | int):
+        return None
+    try:
+        found = _imported(value.path)
+        return found(value.args[0]) if isinstance(found, type) and issubclass(found, enum.Enum) else None
+    except (ImportError, ValueError):
+        return None

@@ -1,11 +1,9 @@
 """Weights to names: which architecture has these keys and shapes.
 
-For every known architecture the repository keeps one 32-bit number per key and shape, without the head (whose size
-and structure
-are free) and with the input channels of the first convolution left open. An architecture fits if all its numbers are
-among
-those of the file; of those that fit, the ones that leave fewest keys over remain. The numbers are made by
-``scripts/build_fingerprints.py``.
+For every known architecture the repository keeps one 32-bit number per key and shape, without the head (whose size and
+structure are free) and with the input channels of the first convolution left open. An architecture fits if all its
+numbers are among those of the file; of those that fit, the ones that leave fewest keys over remain. The numbers are
+made by ``scripts/build_fingerprints.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -111,10 +110,11 @@ def _fits(shapes: Shapes, prefix: str) -> list[_Fit]:
     shares = (sums[stops] - sums[starts]) / np.maximum(stops - starts, 1)
     order = np.argsort(-shares, kind="stable")
     keys = [key for key in shapes if counts(key)]
+    below = Counter(key.partition(".")[0] for key in keys if "." in key)
     found: list[_Fit] = []
     for place in order[:200]:
         one = table[place]
-        heads = sum(key.startswith(tuple(f"{head}." for head in one.heads)) for key in keys)
+        heads = sum(below[head] for head in one.heads)
         left = len(keys) - heads - (one.stop - one.start)
         found.append(_Fit(one, prefix, float(shares[place]), left, heads))
         if shares[place] < 1 and len(found) > 5:
@@ -129,11 +129,11 @@ def prefixes(shapes: Shapes) -> Iterable[str]:
     for _depth in range(6):
         yield prefix
         inside = [key[len(prefix) :] for key in keys if key.startswith(prefix)]
-        firsts = [key.partition(".")[0] for key in inside if "." in key]
+        firsts = Counter(key.partition(".")[0] for key in inside if "." in key)
         if not firsts:
             return
-        most = max(sorted(set(firsts)), key=firsts.count)
-        if firsts.count(most) < 0.5 * len(inside):
+        most = max(sorted(firsts), key=firsts.__getitem__)
+        if firsts[most] < 0.5 * len(inside):
             return
         prefix += most + "."
 

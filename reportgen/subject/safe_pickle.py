@@ -1,24 +1,36 @@
 """Reads a pickle without running anything it names: every global becomes an inert stand-in.
 
 Unpickling means calling what the file names. Here nothing that a file names is imported or called: classes and
-functions become
-`Name`, their instances `Inert`, and tensors descriptions (`TensorSpec`) that are made real by our own code after
-their bounds were
-checked. Python's unpickler written in Python is used because its memo is a dictionary: the C one allocates what a
-file asks for.
+functions become `Name`, their instances `Inert`, and tensors descriptions (`TensorSpec`) that are made real by our own
+code after their bounds were checked. Python's unpickler written in Python is used because its memo is a dictionary: the
+C one allocates what a file asks for.
+
+A pickle is a program, and a short one can make a tree that takes for ever to walk: a thing put twice into each of forty
+nested tuples. So its steps are counted, what it copies is counted as steps, and whatever later code hashes, compares or
+prints (keys, numbers, names of storages) has to be flat and small when it is read.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import re
+import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 MOST_BYTES = 512 * 2**20
 """A pickle larger than this holds no names and shapes."""
+MOST_STEPS = 3_000_000
+"""Opcodes and copied elements; the largest classifier with its optimiser takes some hundred thousand."""
+MOST_LETTERS = 1000
+"""Of a name: of a class, a weight, an attribute."""
+MOST_DIMENSIONS = 64
+_MOST_KEY = 64
+_MOST_INTEGER = 255
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 _PACKAGES = (
     "torch.nn.",
@@ -37,6 +49,19 @@ _PACKAGES = (
 """Whole packages whose names weights, modules and the settings stored beside them use."""
 
 _SCALARS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_RARE = (
+    "uint16",
+    "uint32",
+    "uint64",
+    "complex32",
+    "qint8",
+    "quint8",
+    "qint32",
+    "complex64",
+    "complex128",
+    "float8_e4m3fn",
+    "float8_e5m2",
+)
 _STORED = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool", "Untyped")
 _PLAIN = ("object", "list", "dict", "tuple", "bool", "int", "float", "str", "bytes", "bytearray", "complex", "slice")
 _NAMES = frozenset(
@@ -47,8 +72,9 @@ _NAMES = frozenset(
         *("numpy.dtype", "numpy.ndarray", "numpy.bool_", *(f"numpy.{kind}" for kind in _SCALARS)),
         *("torch.device", "torch.Tensor", "torch.torch_version.TorchVersion"),
         *("torch._C._nn.gelu", "torch.relu", "torch.sigmoid", "torch.tanh", "torch.flatten"),
-        *(f"torch.{kind}" for kind in _SCALARS),
-        *(f"torch.{kind}Storage" for kind in (*_STORED, "ComplexFloat", "ComplexDouble")),
+        *(f"torch.{kind}" for kind in (*_SCALARS, *_RARE)),
+        *(f"torch.{kind}Storage" for kind in (*_STORED, "ComplexFloat", "ComplexDouble", "QInt8", "QUInt8", "QInt32")),
+        *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"),
         *("torch.storage.UntypedStorage", "torch.storage.TypedStorage"),
         *(f"{module}.{kind}" for module in ("__builtin__", "builtins") for kind in (*_PLAIN, "range", "type")),
         *("__builtin__.unicode", "__builtin__.long"),
@@ -72,6 +98,10 @@ class MalformedPickle(Exception):
     """Not a pickle, or one whose parts do not fit together."""
 
 
+class UnsupportedTensor(Exception):
+    """Weights in a form that is not read: sparse, quantised, without data. The message names the form."""
+
+
 @dataclass(frozen=True)
 class StorageSpec:
     """A block of bytes that tensors share.
@@ -80,7 +110,6 @@ class StorageSpec:
         key: its record in the archive.
         dtype: name of the element type, for example ``float32``; ``uint8`` for untyped storages.
         count: number of elements.
-        typed: whether `count` counts elements of `dtype` rather than bytes.
     """
 
     key: str
@@ -158,25 +187,45 @@ class Inert:
 # ------------------------------------------------------------------------------------
 
 
+def _key(value: Any, depth: int = 2) -> Any:
+    """A key of a mapping or a member of a set: flat and small, since hashing a nested tuple walks all of it."""
+    if isinstance(value, tuple) and depth and len(value) <= _MOST_KEY:
+        for item in value:
+            _key(item, depth - 1)
+    elif value is not None and not isinstance(value, str | bytes | int | float | complex | Name | Inert | TensorSpec):
+        raise MalformedPickle(f"a {type(value).__name__} as a key")
+    return value
+
+
 def _ordered(*args: Any) -> OrderedDict[Any, Any]:
-    if args and not isinstance(args[0], list | tuple | dict):
+    pairs = args[0] if args else ()
+    if isinstance(pairs, dict):
+        return OrderedDict(pairs)
+    if not isinstance(pairs, list | tuple) or not all(isinstance(two, list | tuple) and len(two) == 2 for two in pairs):
         raise MalformedPickle("an OrderedDict of something that is no list of pairs")
-    return OrderedDict(*args[:1])
+    return OrderedDict((_key(one), other) for one, other in pairs)
 
 
 def _set(*args: Any) -> set[Any]:
     if args and not isinstance(args[0], list | tuple | set):
         raise MalformedPickle("a set of something that is no list")
-    return set(*args[:1])
+    return {_key(item) for item in args[0]} if args else set()
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or not all(type(item) is int and item >= 0 for item in value):
+    if (
+        not isinstance(value, tuple | list)
+        or len(value) > MOST_DIMENSIONS
+        or not all(type(item) is int and 0 <= item < 2**63 for item in value)
+    ):
         raise MalformedPickle("a tensor whose shape is no tuple of numbers")
     return tuple(value)
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any, dtype: str | None = None) -> TensorSpec:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any, dtype: str | None = None) -> TensorSpec:
+    marks = rest[2] if len(rest) > 2 else None
+    if isinstance(marks, dict) and any(marks.values()):  # bytes stand for their negative or their conjugate
+        raise UnsupportedTensor("negated or conjugated")
     if not isinstance(storage, StorageSpec) or type(offset) is not int or offset < 0:
         raise MalformedPickle("a tensor without a storage")
     size, stride = _numbers(size), _numbers(stride)
@@ -186,11 +235,11 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_rest: Any, dtyp
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_rest: Any
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
 ) -> TensorSpec:
     if not isinstance(dtype, Name):
         raise MalformedPickle("a tensor without an element type")
-    return _tensor(storage, offset, size, stride, dtype=dtype.path.rpartition(".")[2])
+    return _tensor(storage, offset, size, stride, grad, hooks, *rest, dtype=dtype.path.rpartition(".")[2])
 
 
 def _parameter(data: Any, *_rest: Any) -> Any:
@@ -209,6 +258,13 @@ def _size(value: Any = ()) -> tuple[int, ...]:
     return _numbers(value)
 
 
+def _unsupported(form: str) -> Callable[..., Any]:
+    def refuse(*_args: Any) -> Any:
+        raise UnsupportedTensor(form)
+
+    return refuse
+
+
 _BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
     "__builtin__.set": _set,
@@ -222,6 +278,11 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type_v2": _from_type,
     "torch.Size": _size,
+    "torch._utils._rebuild_sparse_tensor": _unsupported("sparse"),
+    "torch._utils._rebuild_qtensor": _unsupported("quantised"),
+    "torch._utils._rebuild_nested_tensor": _unsupported("nested"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _unsupported("empty (meta)"),
+    "torch._utils._rebuild_wrapper_subclass": _unsupported("wrapped"),
 }
 
 
@@ -234,18 +295,46 @@ def allowed(path: str) -> bool:
 # -----------------------------------------------------------------------------------------------------------
 
 
+class _Counted(dict[int, Callable[[Any], None]]):
+    """A table of opcodes that counts how often it is asked; the unpickler asks it at each step."""
+
+    left = MOST_STEPS
+
+    def __getitem__(self, opcode: int) -> Callable[[Any], None]:
+        self.spend(1)
+        return super().__getitem__(opcode)
+
+    def spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise MalformedPickle("its pickle has no end")
+
+
 class _Reader(pickle._Unpickler):
     """Python's own unpickler with every opcode that makes or changes an object replaced."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch}
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name]) -> None:
+    def __init__(
+        self, file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name], most: int
+    ) -> None:
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self._storage = storage
+        self._steps = _Counted(type(self).dispatch)
+        self.dispatch = self._steps  # type: ignore[misc]
+
+        def bounded(size: int) -> bytes:
+            if size > most:  # asking for it would allocate it
+                raise MalformedPickle("truncated")
+            return file.read(size)
+
+        self._file_read = bounded
 
     def find_class(self, module: str, name: str) -> Any:
-        path = f"{module}.{name}"
-        if not allowed(path):
+        path = f"{module[:MOST_LETTERS]}.{name[:MOST_LETTERS]}"
+        if len(path) > MOST_LETTERS or not _DOTTED.fullmatch(path) or not allowed(path):
             raise ForbiddenGlobal(path)
         return Name(path)
 
@@ -255,72 +344,106 @@ class _Reader(pickle._Unpickler):
     def get_extension(self, code: int) -> Any:
         raise ForbiddenGlobal(f"extension {code}")
 
-    def load_reduce(self) -> None:
-        args, function = self.stack.pop(), self.stack[-1]  # type: ignore[attr-defined]
+    def _called(self, function: Any, args: Any, what: str) -> Any:
+        """What a stand-in makes of its arguments; what it may copy of them is counted."""
         if not isinstance(function, Name) or not isinstance(args, tuple):
-            raise MalformedPickle("a call of something that is no name")
-        self.stack[-1] = function(*args)  # type: ignore[attr-defined]
+            raise MalformedPickle(what)
+        self._steps.spend(len(args) + sum(len(one) for one in args if isinstance(one, list | tuple | dict | set)))
+        return function(*args)
+
+    def load_reduce(self) -> None:
+        args, function = self.stack.pop(), self.stack.pop()
+        self.append(self._called(function, args, "a call of something that is no name"))  # type: ignore[attr-defined]
 
     def load_newobj(self) -> None:
-        args, cls = self.stack.pop(), self.stack.pop()  # type: ignore[attr-defined]
-        if not isinstance(cls, Name) or not isinstance(args, tuple):
-            raise MalformedPickle("an instance of something that is no class")
-        self.append(Inert(cls.path, args) if cls.path not in _BUILDERS else cls(*args))  # type: ignore[attr-defined]
+        args, cls = self.stack.pop(), self.stack.pop()
+        self.append(self._called(cls, args, "an instance of something that is no class"))  # type: ignore[attr-defined]
 
     def load_newobj_ex(self) -> None:
-        self.stack.pop()  # type: ignore[attr-defined]
+        self.stack.pop()
         self.load_newobj()
 
     def _instantiate(self, cls: Any, args: Any) -> None:
-        if not isinstance(cls, Name):
-            raise MalformedPickle("an instance of something that is no class")
-        self.append(Inert(cls.path, tuple(args)))  # type: ignore[attr-defined]
+        self.append(self._called(cls, tuple(args), "an instance of something that is no class"))  # type: ignore[attr-defined]
 
     def load_build(self) -> None:
-        state = self.stack.pop()  # type: ignore[attr-defined]
-        target = self.stack[-1]  # type: ignore[attr-defined]
+        state = self.stack.pop()
+        target = self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
         elif not isinstance(target, OrderedDict | TensorSpec):  # an ordered dictionary carries torch's version numbers
             raise MalformedPickle("a state for something that has none")
 
+    def _put(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict | Inert) or len(items) % 2:
+            raise MalformedPickle("entries of something that is no dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(key)] = value
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._put([key, value])
+
+    def load_setitems(self) -> None:
+        self._put(self.pop_mark())
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})  # type: ignore[attr-defined]
+        self._put(items)
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        target = self.stack[-1]
+        if not isinstance(target, set | Inert):
+            raise MalformedPickle("members of something that is no set")
+        for item in items:
+            target.add(_key(item))
+
+    def load_frozenset(self) -> None:
+        self.append(frozenset(_key(item) for item in self.pop_mark()))  # type: ignore[attr-defined]
+
+    def load_long4(self) -> None:
+        (size,) = struct.unpack("<i", self.read(4))  # type: ignore[attr-defined]
+        if not 0 <= size <= _MOST_INTEGER:
+            raise MalformedPickle("a number without end")
+        self.append(pickle.decode_long(self.read(size)))  # type: ignore[attr-defined]
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.append(bytearray(self.read(size)))  # type: ignore[attr-defined]
+
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
     dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
+    dispatch[pickle.LONG4[0]] = load_long4
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
-def read_pickle(file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name]) -> Any:
+def read_pickle(
+    file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name], most: int = MOST_BYTES
+) -> Any:
     """The object tree of one pickle, read from `file` up to its end mark.
 
     Args:
         storage: turns a persistent id into the description of a storage; may raise MalformedPickle.
+        most: bytes that can be in the file.
 
     Raises:
         ForbiddenGlobal: if it names what no weights need.
-        MalformedPickle: if it is no pickle.
+        UnsupportedTensor: if it holds tensors in a form that is not read.
+        MalformedPickle: if it is no pickle, or one that takes more steps than any weights do.
     """
     try:
-        return _Reader(file, storage).load()
-    except (ForbiddenGlobal, MalformedPickle):
+        return _Reader(file, storage, most).load()
+    except (ForbiddenGlobal, MalformedPickle, UnsupportedTensor):
         raise
     except Exception as error:  # a damaged pickle raises whatever the opcode at hand makes of it
         raise MalformedPickle(f"{type(error).__name__}: {str(error)[:120]}") from None
-
-
-def walk(value: Any) -> Iterator[Any]:
-    """Every object of a tree once, without recursion: a file chooses its own depth."""
-    stack, seen = [value], set()
-    while stack:
-        one = stack.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        if isinstance(one, dict):
-            stack.extend(one.keys())
-            stack.extend(one.values())
-        elif isinstance(one, list | tuple | set | frozenset):
-            stack.extend(one)
-        elif isinstance(one, Inert):
-            stack.extend((one.args, one.state, one.items, one.members))
