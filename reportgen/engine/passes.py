@@ -19,6 +19,7 @@ from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.rules import CurrentRule, Followed, Rectifiers, followed
+from reportgen.engine.structure import Recording
 from reportgen.errors import OutOfMemory, PassError
 
 
@@ -205,6 +206,15 @@ class Passes:
     device: torch.device
     counts: Counts
     seed: int = 0
+    _recorded: list[Recording] = field(default_factory=list)
+
+    def recorded(self) -> Recording:
+        """The operations of one forward of noise, run once whoever asks."""
+        from reportgen.engine.recording import record
+
+        if not self._recorded:
+            self._recorded.append(record(self.module, self.noise(1)))
+        return self._recorded[0]
 
     def forward(
         self,

@@ -138,11 +138,9 @@ class EngineProbe:
         return self._parameter(layer)
 
     def recorded(self) -> Recording:
-        from reportgen.engine.recording import record
-
         if not any(isinstance(need, Record) for need in self.needs) or self.passes is None:
             raise Undeclared("a recording")
-        return record(self.module, self.passes.noise(1))
+        return self.passes.recorded()
 
     def profiled(self) -> dict[str, Any]:
         from reportgen.engine.profiling import measure

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from reportgen.engine.requests import Needs, Profile, Scope
+from reportgen.diagrams import overview
+from reportgen.engine.hierarchy import Hierarchy
+from reportgen.engine.requests import Needs, Profile, Record, Scope
 from reportgen.engine.resolution import Resolution
+from reportgen.engine.structure import Recording
 from reportgen.figures.chart import INK, SERIES, chart, thinned
 from reportgen.figures.figure import Figure, Panel, Picture, Row
+from reportgen.figures.graph import draw_graph
 from reportgen.report.document import Reference
 from reportgen.techniques.technique import Evidence, Probe, Technique, packed, unpacked
 from reportgen.text import Message, _
@@ -31,8 +35,8 @@ LARGE = 0.4
 class ModelProfile(Technique):
     """Time and memory of one batch of noise, measured on the audit's device in the audit's batch shape.
 
-    Stored: ``profile``, JSON as bytes, and ``trace`` (n,) uint8, a Chrome trace as gzipped JSON. See
-    `reportgen.engine.profiling.measure` for what is in them.
+    Stored: ``profile``, JSON as bytes, and ``trace`` (n,) uint8, a Chrome trace as gzipped JSON; see
+    `reportgen.engine.profiling.measure` for what is in them. ``recording`` as `Architecture` stores it.
 
     Attributes:
         backward: measure the backward from the class scores to the input too.
@@ -42,7 +46,7 @@ class ModelProfile(Technique):
     title: ClassVar[Message] = _("Profile")
     summary: ClassVar[str] = "where a pass spends time and memory, by operator and by layer"
     scope: ClassVar[Scope] = "model"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     measures_machine: ClassVar[bool] = True
     references: ClassVar[tuple[Reference, ...]] = ()
     results_schema = {
@@ -88,14 +92,18 @@ class ModelProfile(Technique):
     backward: bool = True
 
     def needs(self, resolution: Resolution) -> Needs:
-        return (Profile(backward=self.backward),)
+        recorded = (Record(),) if resolution.tappable else ()
+        return (Profile(backward=self.backward), *recorded)
 
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         import torch
 
         profiled = probe.profiled()
         trace = torch.frombuffer(bytearray(profiled.pop("trace")), dtype=torch.uint8)
-        return {"profile": packed(profiled), "trace": trace}
+        stored = {"profile": packed(profiled), "trace": trace}
+        if any(isinstance(request, Record) for request in probe.needs):
+            stored["recording"] = packed(probe.recorded())
+        return stored
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
         found = _stored(evidence)
@@ -131,6 +139,9 @@ class ModelProfile(Technique):
             yield self._time(found)
         if found["memory"]:
             yield self._memory(found)
+        arrays = evidence.read(None)
+        if found["layers"] and "recording" in arrays:
+            yield self._on_the_graph(dict(found["layers"]), unpacked(arrays["recording"]))
 
     def _time(self, found: Mapping[str, Any]) -> Figure:
         bars = bars_of(dict(found["layers"]))
@@ -150,6 +161,18 @@ class ModelProfile(Technique):
             share=share,
         )
         return self._figure("layers", time_chart(bars), caption, alt)
+
+    def _on_the_graph(self, layers: Mapping[str, float], recording: Recording) -> Figure:
+        """The overview of the architecture with the time of each box."""
+        diagram = overview(Hierarchy(recording)).diagram
+        times = {key: sum(layers.get(name, 0.0) for name in names) for key, names in diagram.modules.items()}
+        total = sum(times.values()) or 1.0
+        picture = draw_graph(diagram.graph, shares={key: time / total for key, time in times.items()}).picture
+        caption = _(
+            "The same times on the architecture: bar and percentage of a box are its share of the time of all boxes in "
+            "a forward. Operations that belong to no module were not timed."
+        )
+        return self._figure("graph", picture, caption, _("graph of the network with the time of each box"))
 
     def _memory(self, found: Mapping[str, Any]) -> Figure:
         memory = found["memory"]
