@@ -172,6 +172,35 @@ def test_the_module_is_left_as_it_was(tmp_path: Path, network: nn.Module) -> Non
     network.eval()
 
 
+def test_every_technique_leaves_the_module_as_it_was(tmp_path: Path, network: nn.Module) -> None:
+    photographs(tmp_path / "images", 3)
+    network.fc.weight.requires_grad_(False)
+    network.layer2.train()
+    before = snapshot(network)
+    few = {"max_activation": {"steps": 2}, "occlusion": {"grid": 2}}
+    report = reportgen.audit(network, tmp_path / "images", techniques=few, **{**QUICK, "only": ()})
+    assert {one["status"] for one in report.facts["techniques"].values()} == {"complete"}
+    assert same(before, snapshot(network))
+
+    def tired(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if torch.is_grad_enabled():  # a forward whose graph is kept: the scan has none
+            raise ValueError("planted")
+
+    handle = network.layer3.register_forward_pre_hook(tired)
+    before = snapshot(network)
+    report = reportgen.audit(network, tmp_path / "images", techniques=few, **{**QUICK, "only": ()})
+    status = {name: one["status"] for name, one in report.facts["techniques"].items()}
+    assert {status[name] for name in ("class_activation", "gradient", "deconvnet", "max_activation")} == {"failed"}
+    assert {status[name] for name in ("predictions", "occlusion", "feature_maps", "filters", "architecture")} == {
+        "complete"
+    }
+    assert "planted" in report.facts["techniques"]["deconvnet"]["reason"]
+    assert same(before, snapshot(network))
+    handle.remove()
+    network.fc.weight.requires_grad_(True)
+    network.eval()
+
+
 def test_stored_logits_are_those_of_a_plain_forward(tmp_path: Path) -> None:
     model = lively("mobilenet_v3_small", classes=7)
     torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "m.pt")

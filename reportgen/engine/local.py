@@ -103,7 +103,11 @@ class Worker:
         try:
             trace = self._trace(batch, [inputs[case.digest] for case in batch.cases], classes)
         except PassError as error:
-            return {task.name: error.thing for task in batch.tasks}
+            if len(batch.tasks) == 1:
+                return {batch.tasks[0].name: error.thing}
+            # what fails may be what one of them needs: each gets passes of its own, so that no other fails with it
+            alone = (Batch(batch.cases, (task,), merge([task.part.needs])) for task in batch.tasks)
+            return {name: why for one in alone for name, why in self.examine(one, inputs).items()}
         return self._each(batch.tasks, batch.cases, trace, classes)
 
     def close_up(self, work: Closeup, array: Array) -> dict[str, str]:
@@ -122,7 +126,10 @@ class Worker:
                     image, 1, taps=merged.taps, scores=False, wrt=merged.wrt, rules=merged.rules
                 )
             except PassError as error:
-                return {task.name: error.thing for task in work.tasks}
+                if len(work.tasks) == 1:
+                    return {work.tasks[0].name: error.thing}
+                each = (Closeup(work.case, (task,), merge([task.part.needs])) for task in work.tasks)
+                return {name: why for one in each for name, why in self.close_up(one, array).items()}
         classes = tuple((index,) for index in work.case.targets)
         return self._each(work.tasks, (work.case,), trace, classes, _Alone(self, image))
 

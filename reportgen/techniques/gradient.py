@@ -36,7 +36,7 @@ class Gradient(InputSpace):
         ),
     )
 
-    def _drawn(self, evidence: Evidence, values: Array, limit: float) -> Picture:
+    def _drawn(self, evidence: Evidence, values: Array, limit: float, size: int = 224) -> Picture:
         return magnitude_tile(values, limit)
 
     def _reading(self) -> Message:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COLUMNS = 4
 PERCENTILE = 99.5
 """Of the magnitudes of a picture: what lies above has the full colour, so that a few outliers do not grey the rest."""
+UNIT_SIDE = 96
+"""Pixels of the longer side of a unit's picture: they are printed small, and noise does not compress."""
 SEEN = 0.02
 """Pictures of units are cropped to where their magnitude exceeds this share of its maximum."""
 LEAST = 24
@@ -81,9 +83,9 @@ class InputSpace(Technique):
         for case, arrays in evidence.each():
             yield self._of_classes(evidence, case, arrays)
 
-    def _drawn(self, evidence: Evidence, values: Array, limit: float) -> Picture:
-        """One picture in the space of the input."""
-        return signed_tile(_in_colours(values, evidence.resolution), limit=limit)
+    def _drawn(self, evidence: Evidence, values: Array, limit: float, size: int = 224) -> Picture:
+        """One picture in the space of the input, its longer side at least `size` pixels."""
+        return signed_tile(_in_colours(values, evidence.resolution), limit=limit, size=size)
 
     def _reading(self) -> Message:
         """How the pictures are to be read, for captions."""
@@ -353,7 +355,7 @@ class Projecting(InputSpace):
                 name=f"{slug(layer)}-{channel}-patch",
             ),
             Panel(
-                self._drawn(evidence, crop, limit_of(crop)),
+                self._drawn(evidence, crop, limit_of(crop), size=UNIT_SIDE),
                 label,
                 _("projection of channel {channel} of {layer} at {row}, {column}, activation {activation}", **told),
                 name=f"{slug(layer)}-{channel}",
