@@ -25,8 +25,8 @@ EXIT: Final = "<exit>"
 """Ends of edges that come into a frame from outside, or leave it."""
 
 WIDTH: Final = 470.0
-HEIGHT: Final = 590.0
-"""Points: what a page of A4 or Letter leaves, with a caption beneath."""
+HEIGHT: Final = 470.0
+"""Points: what a page of A4 or Letter leaves, with the words of its section above and a caption beneath."""
 
 MOST_NODES: Final = 60
 
