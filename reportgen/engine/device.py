@@ -10,6 +10,8 @@ from reportgen.errors import UsageError
 from reportgen.versions import library_versions
 
 AUTO_BATCH = {"cpu": 4, "mps": 16, "cuda": 32}
+"""Images a pass where the user names no number, of inputs of `USUAL` pixels or fewer."""
+USUAL = 224 * 224
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -36,11 +38,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def numerics(device: torch.device, batch_size: int | None) -> dict[str, Any]:
-    """What the bits of a result depend on besides model and image: part of every key."""
+def numerics(device: torch.device, batch_size: int | None, pixels: int = USUAL) -> dict[str, Any]:
+    """What the bits of a result depend on besides model and image: part of every key.
+
+    Args:
+        pixels: of one input: a graph of larger ones holds as much of fewer. On the CPU memory that runs out ends the
+            process rather than raising, so that halving would come too late.
+    """
     return {
         "device": device.type,
         "precision": "fp32",
-        "batch": batch_size or AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"]),
+        "batch": batch_size or max(1, AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"]) * USUAL // max(pixels, USUAL)),
         **library_versions(),
     }

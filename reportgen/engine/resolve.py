@@ -79,7 +79,7 @@ def resolve(
         defaults=default_layers(seen.layers) if tappable else (),
         blocks=blocks(seen.layers) if tappable else (),
         head=seen.head if tappable else None,
-        numerics=numerics(where, batch_size),
+        numerics=numerics(where, batch_size, height * width),
         seconds=seen.seconds,
         tappable=tappable,
     )

@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from reportgen.engine.device import numerics
 from reportgen.engine.layers import blocks, default_layers, discover, read_layout
 from reportgen.engine.passes import Counts, Passes
 from reportgen.engine.resolution import choose_channels
@@ -201,3 +202,9 @@ def test_select_and_choose() -> None:
     for wrong in ("even:0", "odd:3", "0,300", "-1"):
         with pytest.raises(LayerError):
             choose_channels(wrong, 256)
+
+
+def test_large_inputs_go_in_small_batches() -> None:
+    cpu = torch.device("cpu")
+    assert [numerics(cpu, None, side * side)["batch"] for side in (32, 224, 299, 384, 528)] == [4, 4, 2, 1, 1]
+    assert numerics(cpu, 8, 528 * 528)["batch"] == 8
