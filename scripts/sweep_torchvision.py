@@ -93,15 +93,14 @@ def swept(name: str, folder: Path, flags: argparse.Namespace) -> str | None:
     from tests.networks import enlivened
 
     size = 299 if name == "inception_v3" else 224
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        parameters = sum(p.numel() for p in built(name).parameters())
-    if parameters > flags.most_parameters:
-        return None
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = enlivened(built(name), size=size)
+        model = built(name)
+        parameters = sum(p.numel() for p in model.parameters())
+        if parameters > flags.most_parameters:
+            return None
+        enlivened(model, size=size)
     torch.save(model.state_dict(), folder / "model.pt")
     photographs(folder / "images")
     forms = checked(model, folder, size) if flags.forms else "–"
