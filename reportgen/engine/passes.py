@@ -160,7 +160,8 @@ class Trace:
         """
         assert self.count == 1
         assert rule == "gradient" or self.followed is not None
-        maps = as_maps(self.outputs[layer], self.resolution.layer(layer))
+        with torch.enable_grad():  # reading tokens as maps belongs to the graph
+            maps = as_maps(self.outputs[layer], self.resolution.layer(layer))
         count = len(channels)
         seeds = torch.zeros((count, *maps.shape), dtype=maps.dtype, device=maps.device)
         seeds[torch.arange(count, device=maps.device), 0, channels, positions[:, 0], positions[:, 1]] = 1

@@ -296,7 +296,8 @@ def test_units_of_tokens_are_those_of_their_maps() -> None:
     layer = "encoder.layers.encoder_layer_3"
     trace = traced(lively("vit_b_16", size=224), x, layers=(layer,))
     channels, positions, _values = trace.strongest(Units(layer, (5, 700), 2, 1))
-    found = trace.project(layer, channels, positions, "gradient")
+    with torch.no_grad():  # techniques compute without a graph of their own
+        found = trace.project(layer, channels, positions, "gradient")
     model = lively("vit_b_16", size=224)
     kept: list[Tensor] = []
     model.get_submodule(layer).register_forward_hook(lambda _m, _a, output: kept.append(output))
