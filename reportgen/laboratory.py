@@ -121,13 +121,15 @@ class Laboratory:
 
     def _run(self, resolution: Resolution) -> Passes:
         from reportgen.engine.device import choose_device
+        from reportgen.engine.folding import Folding
         from reportgen.engine.passes import Passes, prepared
 
         if self._passes is None:
             module, _facts = self._open()
             device = choose_device(self.job.device)
             ready = self._stack.enter_context(prepared(module, device))
-            self._passes = Passes(ready, resolution, device, self.counts, self.job.seed)
+            folding = Folding(ready, resolution.folds)
+            self._passes = Passes(ready, resolution, device, self.counts, self.job.seed, folding)
         self._passes = replace(self._passes, resolution=resolution)
         return self._passes
 

@@ -10,8 +10,9 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from reportgen.engine.folding import Successions
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, scores_of
-from reportgen.engine.resolution import Layer, Layout, PooledHead
+from reportgen.engine.resolution import Fold, Layer, Layout, PooledHead
 
 MOST_DEFAULTS = 5
 IMAGES = 2
@@ -35,6 +36,7 @@ class Discovery:
         kind: what the output holds (see `detect_kind`).
         head: where global average pooling and one linear layer end the network.
         seconds: duration of the forward, for one image.
+        folds: batch normalisations that convolutions can take over.
     """
 
     layers: tuple[Layer, ...]
@@ -42,6 +44,7 @@ class Discovery:
     kind: str
     head: PooledHead | None
     seconds: float
+    folds: tuple[Fold, ...]
 
 
 def first_tensor(output: object) -> Tensor | None:
@@ -112,7 +115,8 @@ def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
 class _Recorder:
     """Watches one forward: the last output of every module, in the order in which the calls end."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, successions: Successions) -> None:
+        self._successions = successions
         self.outputs: dict[str, Tensor] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.order: dict[str, int] = {}
@@ -126,14 +130,20 @@ class _Recorder:
             if not isinstance(part, torch.jit.ScriptModule):  # which takes no hooks
                 self._handles.append(part.register_forward_hook(self._see))
 
-    def _see(self, module: nn.Module, _args: object, output: object) -> object:
+    def _see(self, module: nn.Module, _args: object, output: object) -> None:
+        with self._successions.unwatched():
+            self._note(module, output)
+
+    def _note(self, module: nn.Module, output: object) -> None:
         name = self._names[module]
         self.calls[name] = self.calls.get(name, 0) + 1
         self.order[name] = sum(self.calls.values())
         tensor = first_tensor(output)
+        if tensor is not None:
+            self._successions.returned(name, tensor)
         if tensor is None or tensor.dim() < 2 or tensor.shape[0] != IMAGES or not tensor.is_floating_point():
             self.shapes.pop(name, None)
-            return None
+            return
         self.shapes[name] = tuple(tensor.shape[1:])
         self.pooled.pop(name, None)
         if tensor.dim() == 4:
@@ -142,7 +152,6 @@ class _Recorder:
         self.outputs.pop(name, None)
         if tensor.dim() == 3 and tensor.requires_grad:
             self.outputs[name] = tensor
-        return None
 
     def close(self) -> None:
         for handle in self._handles:
@@ -158,12 +167,14 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
         kind: the output kind if the user named it, else ``auto``.
     """
     size = (sample.shape[2], sample.shape[3])
-    recorder = _Recorder(module)
+    successions = Successions(module)
+    recorder = _Recorder(module, successions)
     tokens = _may_have_tokens(module)
     try:
         with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
             begin = perf_counter()
-            output = as_matrix(module(sample.clone().requires_grad_(tokens)))
+            with successions:
+                output = as_matrix(module(sample.clone().requires_grad_(tokens)))
             seconds = (perf_counter() - begin) / IMAGES
     finally:
         recorder.close()
@@ -172,7 +183,7 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
     layers = [_layer(name, part, recorder, size) for name, part in module.named_modules() if name]
     layers = _mark_unexplaining(layers, recorder.outputs, scores)
     head = _pooled_head(module, layers, recorder.pooled, scores.detach(), output.shape[1])
-    return Discovery(tuple(layers), output.shape[1], kind, head, seconds)
+    return Discovery(tuple(layers), output.shape[1], kind, head, seconds, successions.folds())
 
 
 def _may_have_tokens(module: nn.Module) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from reportgen.engine.device import is_out_of_memory
+from reportgen.engine.folding import Folding, Way
 from reportgen.engine.layers import as_maps, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
 from reportgen.engine.requests import INPUT, Rule, Units
@@ -207,6 +208,7 @@ class Passes:
     device: torch.device
     counts: Counts
     seed: int = 0
+    folding: Folding | None = None
     _recorded: list[Recording] = field(default_factory=list)
 
     def recorded(self) -> Recording:
@@ -245,6 +247,7 @@ class Passes:
         outputs: dict[str, Tensor] = {}
         if INPUT in wrt:
             outputs[INPUT] = x.requires_grad_(True)
+            x = x.clone()  # which the model may change
         tapped = _Taps(self.resolution, tuple(taps), frozenset(wrt), outputs, stop=not scores)
         tapped.attach(self.module)
         nonlinearity = FinalNonlinearity() if self.resolution.output_kind != "logits" else None
@@ -254,7 +257,11 @@ class Passes:
         current = CurrentRule()
         rectifiers = Rectifiers(current) if rules else None
         try:
-            with nonlinearity or nullcontext(), rectifiers or nullcontext():
+            with (
+                nonlinearity or nullcontext(),
+                rectifiers or nullcontext(),
+                self._folded("backward" if wrt else None, taps),
+            ):
                 matrix = self._call(x, bool(wrt))
         finally:
             tapped.remove()
@@ -290,7 +297,8 @@ class Passes:
         self.counts.forward_batches += 1
         self.counts.forward_samples += count
         try:
-            self._call(x, x.requires_grad)
+            with self._folded("whole", layers):
+                self._call(x, x.requires_grad)
         finally:
             tapped.remove()
         for layer in layers:
@@ -311,6 +319,11 @@ class Passes:
         self.counts.backward_batches += 1
         self.counts.backward_samples += count
         return found
+
+    def _folded(self, way: Way | None, taps: Sequence[str]) -> AbstractContextManager[object]:
+        """What to run the model under, so that nothing that `taps` ask for is folded away."""
+        folded = None if self.folding is None or way is None else self.folding.folded(way, taps)
+        return folded or nullcontext()
 
     def _call(self, x: Tensor, graph: bool) -> Tensor | None:
         try:

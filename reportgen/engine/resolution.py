@@ -71,6 +71,27 @@ class PooledHead:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """A convolution whose output goes into one batch normalisation and nowhere else.
+
+    Attributes:
+        weight, bias: dotted names of the convolution's own; the bias empty where it has none.
+        mean, variance, scale, shift: of the normalisation's; the last two empty where it has none.
+        epsilon: added to the variance.
+        between: modules that return what lies between the two.
+    """
+
+    weight: str
+    bias: str
+    mean: str
+    variance: str
+    scale: str
+    shift: str
+    epsilon: float
+    between: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Resolution:
     """Everything about model and passes that is settled before images are looked at.
 
@@ -89,6 +110,7 @@ class Resolution:
         numerics: device kind, precision, batch shape and library versions: part of every key.
         seconds: what one forward of one image took when the layers were looked for: for estimates only.
         tappable: forward hooks work on this model.
+        folds: batch normalisations that convolutions can take over.
     """
 
     model: Mapping[str, Any]
@@ -105,6 +127,7 @@ class Resolution:
     numerics: Mapping[str, Any]
     seconds: float = 0.0
     tappable: bool = True
+    folds: tuple[Fold, ...] = ()
 
     def layer(self, name: str) -> Layer:
         """The layer of that name. Raises LayerError."""

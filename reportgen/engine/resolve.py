@@ -79,7 +79,8 @@ def resolve(
         defaults=default_layers(seen.layers) if tappable else (),
         blocks=blocks(seen.layers) if tappable else (),
         head=seen.head if tappable else None,
-        numerics=numerics(where, batch_size, height * width),
+        numerics={**numerics(where, batch_size, height * width), "folded": tappable and bool(seen.folds)},
         seconds=seen.seconds,
         tappable=tappable,
+        folds=seen.folds if tappable else (),
     )

@@ -71,29 +71,28 @@ class Followed:
 
 
 class _Rectify(torch.autograd.Function):
-    """min(max(x, 0), cap), whose backward asks for the rule when it runs."""
-
-    generate_vmap_rule = True
+    """min(max(x, 0), cap), whose backward asks for the rule when it runs. In place where `in_place`."""
 
     @staticmethod
-    def forward(x: Tensor, cap: float | None, current: CurrentRule) -> Tensor:
-        return x.clamp(min=0, max=cap)
+    def forward(ctx: Any, x: Tensor, cap: float | None, current: CurrentRule, in_place: bool) -> Tensor:
+        y = x.clamp_(min=0, max=cap) if in_place else x.clamp(min=0, max=cap)
+        if in_place:
+            ctx.mark_dirty(y)
+        ctx.cap, ctx.current = cap, current
+        ctx.save_for_backward(y)  # as a rectifier of torch does: what passed is where it is neither 0 nor the cap
+        return y
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float | None, CurrentRule], output: Tensor) -> None:
-        x, cap, ctx.current = inputs
-        ctx.save_for_backward((x > 0) if cap is None else (x > 0) & (x < cap))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        (passing,) = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,), (y,), cap = gradients, ctx.saved_tensors, ctx.cap
         rule: Rule = ctx.current.name
+        if rule != "gradient":
+            gradient = gradient.clamp(min=0)
         if rule == "deconvnet":
-            return gradient.clamp(min=0), None, None
-        if rule == "guided":
-            return gradient.clamp(min=0) * passing, None, None
-        return gradient * passing, None, None
+            return gradient, None, None, None
+        if cap is not None:
+            return torch.ops.aten.hardtanh_backward(gradient, y, 0, cap), None, None, None
+        return torch.ops.aten.threshold_backward(gradient, y, 0), None, None, None
 
 
 class _PositivePart(torch.autograd.Function):
@@ -146,9 +145,10 @@ class Rectifiers(TorchFunctionMode):
         x, cap, in_place = found
         self.rectifiers += 1
         # the result of an operation in place stands where its input stood: whoever holds that tensor sees it changed
-        source = x.clone() if in_place else x
-        y: Tensor = _Rectify.apply(source, cap, self.current)
-        return x.copy_(y) if in_place else y
+        if in_place and (x.is_leaf or x._is_view()):  # autograd lets neither be changed by such a function
+            return x.copy_(_Rectify.apply(x.clone(), cap, self.current, False))
+        y: Tensor = _Rectify.apply(x, cap, self.current, in_place)
+        return y
 
     def _extend(self, func: Callable[..., Any], name: str, args: Sequence[Any], named: dict[str, Any]) -> Any:
         x = args[0] if args else named.pop("input", None)
