@@ -24,7 +24,7 @@ from reportgen.errors import PassError
 from reportgen.store import Array, Store, key_of
 from reportgen.techniques.technique import Ascended
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised whenever the same request gives other pictures."""
 BASIS: Final = ("model", "pipeline", "numerics")
 """Of what a technique's tensors depend on, what an ascent depends on: not on the technique's other options."""

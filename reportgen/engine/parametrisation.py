@@ -29,8 +29,11 @@ PIXEL_STEP: Final = 0.02
 SPECTRUM_NOISE: Final = 0.01
 SPECTRUM_DIVISOR: Final = 4.0
 """Keeps sigmoids out of saturation."""
-ADAM_RATE: Final = 0.05
-ADAM_DECAYS: Final = (0.9, 0.999)
+ADAM_RATE: Final = 0.07
+ADAM_DECAYS: Final = (0.5, 0.999)
+"""Less momentum than is usual (0.9): the picture is moved before every step, and where an old gradient pointed leads
+astray. On EfficientNet-Lite0 64 steps then reach what took some 90, and 16 steps what Lucent's defaults reach in 64.
+"""
 ADAM_EPSILON: Final = 1e-8
 
 COLOURS: Final = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))

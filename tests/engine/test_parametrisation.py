@@ -62,7 +62,7 @@ def test_spectrum_steps_as_adam() -> None:
     style = Spectrum((3, 6, 8), CPU)
     ours = torch.stack([style.start(seeded(seed)) for seed in (1, 2)])
     theirs = ours.clone().requires_grad_(True)
-    adam = torch.optim.Adam([theirs], lr=0.05)
+    adam = torch.optim.Adam([theirs], lr=0.07, betas=(0.5, 0.999))
     for step in range(5):
         gradient = torch.randn(ours.shape, generator=seeded(step))
         theirs.grad = -gradient
