@@ -125,7 +125,9 @@ class Ascents:
         # a graph is built even where the caller wants none
         with torch.inference_mode(False), torch.enable_grad():
             own = torch.arange(self.batch, device=device), torch.tensor(rows, device=device)
-            style: Parametrisation = Pixels(shape) if request.method == "plain" else Spectrum(shape, device)
+            style: Parametrisation = (
+                Pixels(shape) if request.method == "plain" else Spectrum(shape, device, request.steps)
+            )
             parameters = torch.stack([style.start(_generator(request, c, "start")) for c in rows]).to(device)
             matrices = self._matrices(request, rows, size)
             (start,) = self._means(style.pictures(parameters), (request.layer,), count)

@@ -226,7 +226,7 @@ def _folded_weights(module: nn.Module, fold: Fold) -> tuple[Tensor, Tensor]:
     factor = (variance + fold.epsilon).rsqrt() * (1 if scale is None else scale)
     moved = factor * ((0 if bias is None else bias) - mean) + (0 if shift is None else shift)
     folded = (weight * factor[:, None, None, None]).to(own.dtype)
-    return folded.contiguous(memory_format=torch.channels_last), moved.to(own.dtype)
+    return folded, moved.to(own.dtype)
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -17,8 +18,9 @@ from reportgen.engine.device import is_out_of_memory
 from reportgen.engine.passes import Passes, Trace
 from reportgen.engine.plan import Batch, Closeup, Planned, Task, bucket_of, merge
 from reportgen.engine.probe import Alone, EngineProbe, named
-from reportgen.engine.requests import Derivation
+from reportgen.engine.requests import Derivation, Rule, Units
 from reportgen.engine.shards import Shards
+from reportgen.engine.windows import Projector
 from reportgen.errors import OutOfMemory, PassError, ReportgenError
 from reportgen.store import Array, Store
 from reportgen.subject.feed import in_order
@@ -131,7 +133,7 @@ class Worker:
                 each = (Closeup(work.case, (task,), merge([task.part.needs])) for task in work.tasks)
                 return {name: why for one in each for name, why in self.close_up(one, array).items()}
         classes = tuple((index,) for index in work.case.targets)
-        return self._each(work.tasks, (work.case,), trace, classes, _Alone(self, image))
+        return self._each(work.tasks, (work.case,), trace, classes, _Alone(self, image, trace))
 
     def _each(
         self,
@@ -220,10 +222,21 @@ class _Alone:
 
     Attributes:
         image: (1,C,H,W).
+        trace: of the image, where units are wanted.
     """
 
     worker: Worker
     image: Tensor
+    trace: Trace | None
+
+    @cached_property
+    def _projector(self) -> Projector:
+        assert self.trace is not None
+        return Projector(self.worker.passes, self.image, self.trace, self.worker.batch)
+
+    def project(self, units: Units, rule: Rule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Units of the image, sent back to it."""
+        return self._projector.project(units, rule)
 
     def derived_scores(self, derivation: Derivation) -> Tensor:
         """Scores of derived inputs, made and processed in batches of the fixed shape."""

@@ -172,6 +172,18 @@ class Trace:
         self.counts.backward_samples += count
         return found[:, 0]
 
+    def project_each(self, layer: str, channels: Tensor, positions: Tensor, rule: Rule) -> Tensor:
+        """Send 1 back to the input (n, C, H, W) from one unit of each of n images; see `project`. Keeps the graph."""
+        with torch.enable_grad():
+            maps = as_maps(self.outputs[layer], self.resolution.layer(layer))
+        seed = torch.zeros_like(maps)
+        seed[torch.arange(len(maps), device=maps.device), channels, positions[:, 0], positions[:, 1]] = 1
+        with _memory(), self.current.set(rule):
+            (found,) = torch.autograd.grad(maps, self.outputs[INPUT], seed, retain_graph=True)
+        self.counts.backward_batches += 1
+        self.counts.backward_samples += len(maps)
+        return found
+
 
 def _gradients(output: Tensor, x: Tensor, seeds: Tensor) -> Tensor:
     """(K, *x.shape) derivatives for K seeds, by one vectorised backward where the operations allow it."""

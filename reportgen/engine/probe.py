@@ -40,6 +40,9 @@ class Alone(Protocol):
     def derived_scores(self, derivation: Derivation) -> Tensor:
         """(count, classes) scores of the inputs derived from the image at hand."""
 
+    def project(self, units: Units, rule: Rule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Channel numbers (K,), positions (K, 2), activations (K,) and derivatives (K, C, H, W) of units."""
+
 
 @dataclass(frozen=True)
 class EngineProbe:
@@ -70,9 +73,8 @@ class EngineProbe:
     def projection(self, request: Backward) -> Projection:
         if request not in self.needs or not isinstance(request.origin, Units):
             raise Undeclared(f"{request.rule} of units")
-        trace, layer = self._traced(), request.origin.layer
-        channels, positions, activations = trace.strongest(request.origin)
-        inputs = trace.project(layer, channels, positions, request.rule)
+        assert self.alone is not None
+        channels, positions, activations, inputs = self.alone.project(request.origin, request.rule)
         return Projection(tuple(channels.tolist()), positions, activations, inputs)
 
     def derived_probabilities(self, derivation: Derivation) -> Tensor:

@@ -31,7 +31,7 @@ def _precise(values: Tensor) -> Tensor:
 def _weighted(activation: Tensor, weight: Tensor) -> Tensor:
     """Σ_k w_k A_k for weights (n,C) or (n,C,h,w)."""
     if weight.dim() == 2:
-        weight = weight[:, :, None, None]
+        return (weight[:, None] @ activation.flatten(2)).reshape(len(activation), *activation.shape[2:])
     return (weight * activation).sum(dim=1)
 
 
@@ -48,8 +48,7 @@ def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
     """
     positive = gradient.relu()
     total = activation.sum(dim=(2, 3), keepdim=True)
-    denominator = 2 + gradient * total
-    share = (positive / denominator).where(positive > 0, 0.0)
+    share = positive / (positive * total).add_(2)
     return _weighted(activation, share.sum(dim=(2, 3))).relu()
 
 
@@ -77,6 +76,21 @@ GRADIENT_METHODS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hires_cam": hires_cam,
     "xgrad_cam": xgrad_cam,
 }
+
+
+def _maps(activation: Tensor, gradient: Tensor, methods: Sequence[str]) -> dict[str, Tensor]:
+    """(n,h,w) by method, on a CPU image by image: what they work on then stays in the processor's cache."""
+    import torch
+
+    size = 1 if activation.device.type == "cpu" else len(activation)
+    found: dict[str, list[Tensor]] = {name: [] for name in methods}
+    for one, other in zip(torch.split(activation, size), torch.split(gradient, size), strict=True):
+        precise = _precise(one), _precise(other)
+        for name in methods:
+            found[name].append(GRADIENT_METHODS[name](*precise).float())
+    return {name: torch.cat(maps) for name, maps in found.items()}
+
+
 MOST_COLUMNS = 5
 MOST_ROWS = 6
 """What fits a page."""
@@ -207,15 +221,15 @@ class ClassActivation(Technique):
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         computed: dict[str, Tensor] = {}
         for layer in self.layers:
-            activation = _precise(probe.activation(layer))
+            activation = probe.activation(layer)
+            methods = [name for name in self.methods if name != "cam"]
             for target in probe.targets:
-                gradient = _precise(probe.gradient(target, layer))
-                for method in self.methods:
-                    if method != "cam":
-                        computed[f"{method}/{layer}/{target}"] = GRADIENT_METHODS[method](activation, gradient).float()
+                for name, maps in _maps(activation, probe.gradient(target, layer), methods).items():
+                    computed[f"{name}/{layer}/{target}"] = maps
                 if "cam" in self.methods and layer == probe.head_layer:
+                    precise = _precise(activation)
                     weight = probe.head_weight()[probe.class_index(target)]
-                    computed[f"cam/{layer}/{target}"] = _weighted(activation, weight.to(activation.dtype)).float()
+                    computed[f"cam/{layer}/{target}"] = _weighted(precise, weight.to(precise.dtype)).float()
         return computed
 
     def results(self, evidence: Evidence) -> dict[str, Any]:

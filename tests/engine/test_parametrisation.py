@@ -17,6 +17,7 @@ from reportgen.engine.parametrisation import (
     affine,
     drawn_moves,
     moved,
+    rate_of,
 )
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def synthesis(coefficients: Tensor, height: int, width: int) -> Tensor:
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 4), (3, 7)])
 def test_spectrum_is_the_formula(height: int, width: int) -> None:
     for channels in (1, 3, 5):
-        style = Spectrum((channels, height, width), CPU)
+        style = Spectrum((channels, height, width), CPU, 1)
         parameters = 50 * torch.stack([style.start(seeded(seed)) for seed in (1, 2)])
         pictures = style.pictures(parameters)
         assert pictures.shape == (2, channels, height, width)
@@ -59,16 +60,22 @@ def test_spectrum_is_the_formula(height: int, width: int) -> None:
 
 
 def test_spectrum_steps_as_adam() -> None:
-    style = Spectrum((3, 6, 8), CPU)
+    style = Spectrum((3, 6, 8), CPU, 6)
     ours = torch.stack([style.start(seeded(seed)) for seed in (1, 2)])
     theirs = ours.clone().requires_grad_(True)
-    adam = torch.optim.Adam([theirs], lr=0.07, betas=(0.5, 0.999))
-    for step in range(5):
+    adam = torch.optim.Adam([theirs], lr=0.2, betas=(0.5, 0.999))
+    for step, rate in enumerate((0.2, 0.2, 0.2, 0.2, 0.4 / 3, 0.2 / 3)):
+        adam.param_groups[0]["lr"] = rate
         gradient = torch.randn(ours.shape, generator=seeded(step))
         theirs.grad = -gradient
         adam.step()
         ours = style.climbed(ours, gradient)
         assert torch.allclose(ours, theirs.detach(), atol=1e-6)
+
+
+def test_fewer_steps_are_longer_within_bounds() -> None:
+    assert [rate_of(1, steps) for steps in (16, 50, 100, 200, 512)] == [0.2, 0.2, 0.1, 0.05, 0.05]
+    assert rate_of(64, 64) == pytest.approx(10 / 64 * 2 / 64)
 
 
 def test_pixels_step_by_hand() -> None:

@@ -90,8 +90,9 @@ def test_one_forward_serves_the_rules_and_the_gradient_costs_no_backward(network
     more = audited(network, ["class_activation", "gradient"], layers=["layer4"]).facts["passes"]
     assert more == plain
     both = audited(network, ["deconvnet", "guided_backprop", "gradient"], layers=["layer2", "layer4"]).facts["passes"]
-    # look at the layers, scan, exhibits, and one forward for the units of each of two images
-    assert both["forward"]["batches"] == 3 + 2
+    # look at the layers, scan, exhibits, one forward for the units of each of two images, and one of noise to learn how
+    # much of them units see: here too much for windows
+    assert both["forward"]["batches"] == 3 + 2 + 1
     # three rules for the classes; two rules, two layers, two images for the units, four at once
     assert both["backward"] == {"batches": 3 + 8, "samples": 12 + 32}
 
@@ -102,8 +103,8 @@ def test_units_of_another_exhibit_leave_the_rest_alone(network: nn.Module) -> No
     report = audited(network, ["deconvnet"], **options, exhibit=["image-3"])
     assert report.facts["images"]["exhibits"][0]["image"] == "image-3"
     passes = report.facts["passes"]
-    # at most the class of the new exhibit, and the units of it; the old ones are stored
-    assert passes["forward"]["batches"] <= 2
+    # at most the class of the new exhibit, the units of it, and how much they see; the old ones are stored
+    assert passes["forward"]["batches"] <= 3
     assert passes["backward"]["batches"] <= 2
 
 
