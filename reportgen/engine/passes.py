@@ -259,7 +259,8 @@ class Passes:
         outputs: dict[str, Tensor] = {}
         if INPUT in wrt:
             outputs[INPUT] = x.requires_grad_(True)
-            x = x.clone()  # which the model may change
+            with torch.inference_mode(False), torch.enable_grad():
+                x = x.clone()  # which the model may change
         tapped = _Taps(self.resolution, tuple(taps), frozenset(wrt), outputs, stop=not scores)
         tapped.attach(self.module)
         nonlinearity = FinalNonlinearity() if self.resolution.output_kind != "logits" else None

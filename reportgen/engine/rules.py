@@ -86,13 +86,13 @@ class _Rectify(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,), (y,), cap = gradients, ctx.saved_tensors, ctx.cap
         rule: Rule = ctx.current.name
-        if rule != "gradient":
-            gradient = gradient.clamp(min=0)
         if rule == "deconvnet":
-            return gradient, None, None, None
-        if cap is not None:
-            return torch.ops.aten.hardtanh_backward(gradient, y, 0, cap), None, None, None
-        return torch.ops.aten.threshold_backward(gradient, y, 0), None, None, None
+            return gradient.clamp(min=0), None, None, None
+        if cap is None:
+            passed = torch.ops.aten.threshold_backward(gradient, y, 0)
+        else:
+            passed = torch.ops.aten.hardtanh_backward(gradient, y, 0, cap)
+        return passed.clamp_(min=0) if rule == "guided" else passed, None, None, None
 
 
 class _PositivePart(torch.autograd.Function):
