@@ -79,6 +79,7 @@ class Laboratory:
             output_kind=job.output_kind,
             device=job.device,
             batch_size=job.batch_size,
+            precision=job.precision,
             counts=self.counts,
             num_classes=job.num_classes,
         )

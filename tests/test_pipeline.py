@@ -145,6 +145,27 @@ def test_other_settings_are_other_results(tmp_path: Path, network: nn.Module) ->
     assert len(model.calls) == 6
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precision_is_lowered_for_the_scan_and_for_ascents_alone(
+    tmp_path: Path, network: nn.Module, precision: str
+) -> None:
+    photographs(tmp_path / "images", 2)
+    options = {**QUICK, "only": ["predictions", "class_activation", "max_activation", "gradient"], "target": ("1",)}
+    ascent = {"max_activation": {"steps": 6, "layers": ["layer2"]}}
+    plain = reportgen.audit(network, tmp_path / "images", **options, techniques=ascent)
+    lower = reportgen.audit(network, tmp_path / "images", **options, techniques=ascent, precision=precision)
+    assert lower.facts["environment"]["precision"] == precision
+    for technique in ("class_activation", "gradient"):
+        one, other = (report.tensors(technique, image="000.png") for report in (plain, lower))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    one, other = (report.tensors("predictions", image="000.png") for report in (plain, lower))
+    assert not torch.equal(one["logits"], other["logits"])
+    assert torch.allclose(one["logits"], other["logits"], atol=0.05 * float(one["logits"].abs().max()))
+    (name,) = (name for name in lower.tensors("max_activation") if name == "final/robust/layer2.1.conv2")
+    final, start = (lower.tensors("max_activation")[name.replace("final", what)] for what in ("final", "start"))
+    assert bool((final > start).all())
+
+
 def test_the_module_is_left_as_it_was(tmp_path: Path, network: nn.Module) -> None:
     photographs(tmp_path / "images", 2)
     network.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +31,12 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
+def reduced(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Under what passes run that may be less precise: torch decides operation by operation what takes harm."""
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, types[precision]) if precision in types else nullcontext()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of a pass means that memory ran out, on whatever device."""
     words = str(error)
@@ -38,16 +45,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def numerics(device: torch.device, batch_size: int | None, pixels: int = USUAL) -> dict[str, Any]:
+def numerics(
+    device: torch.device, batch_size: int | None, pixels: int = USUAL, precision: str = "fp32"
+) -> dict[str, Any]:
     """What the bits of a result depend on besides model and image: part of every key.
 
     Args:
         pixels: of one input: a graph of larger ones holds as much of fewer. On the CPU memory that runs out ends the
             process rather than raising, so that halving would come too late.
+        precision: of the scan and of ascents.
     """
     return {
         "device": device.type,
-        "precision": "fp32",
+        "precision": precision,
         "batch": batch_size or max(1, AUTO_BATCH.get(device.type, AUTO_BATCH["cpu"]) * USUAL // max(pixels, USUAL)),
         **library_versions(),
     }

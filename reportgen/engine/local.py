@@ -83,7 +83,7 @@ class Worker:
                     one.flush(bucket, self.provenance)
 
     def _scan_batch(self, pending: Sequence[tuple[str, Array]], shards: Sequence[Shards], taps: Sequence[str]) -> None:
-        trace = self.passes.forward(self._padded([array for _, array in pending]), len(pending), taps=taps)
+        trace = self.passes.forward(self._padded([array for _, array in pending]), len(pending), taps=taps, coarse=True)
         for one in shards:
             probe = EngineProbe(self.passes.resolution, self.passes.module, one.planned.needs, trace)
             computed = self._computed(one.planned, probe)

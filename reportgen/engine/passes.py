@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from reportgen.engine.device import is_out_of_memory
+from reportgen.engine.device import is_out_of_memory, reduced
 from reportgen.engine.folding import Folding, Way
 from reportgen.engine.layers import as_maps, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
@@ -240,6 +240,7 @@ class Passes:
         scores: bool = True,
         wrt: Sequence[str] = (),
         rules: bool = False,
+        coarse: bool = False,
     ) -> Trace:
         """One forward of a padded batch.
 
@@ -250,6 +251,7 @@ class Passes:
             scores: whether class scores are wanted; otherwise the forward stops behind the last tap.
             wrt: what backwards will ask for; the graph is kept from the shallowest of these on, and only then.
             rules: catch rectifiers, so that backwards may follow other rules than the gradient.
+            coarse: the precision may be that which the user allows for scans, instead of float32.
 
         Raises:
             OutOfMemory: if it did not fit.
@@ -274,11 +276,14 @@ class Passes:
                 nonlinearity or nullcontext(),
                 rectifiers or nullcontext(),
                 self._folded("backward" if wrt else None, taps),
+                self._reduced() if coarse else nullcontext(),
             ):
                 matrix = self._call(x, bool(wrt))
         finally:
             tapped.remove()
         scores_read = None if matrix is None else scores_of(matrix, self.resolution.output_kind, nonlinearity)
+        if coarse and scores_read is not None:
+            scores_read = scores_read.float()
         ends = [*outputs.values(), *([] if scores_read is None else [scores_read])]
         how = None if rectifiers is None else followed(rectifiers, ends)
         return Trace(self.resolution, count, scores_read, outputs, self.counts, current, how)
@@ -310,7 +315,7 @@ class Passes:
         self.counts.forward_batches += 1
         self.counts.forward_samples += count
         try:
-            with self._folded("whole", layers):
+            with self._folded("whole", layers), self._reduced():
                 self._call(x, x.requires_grad)
         finally:
             tapped.remove()
@@ -320,18 +325,24 @@ class Passes:
             if x.requires_grad and not outputs[layer].requires_grad:
                 raise PassError(f"layer {layer!r} cannot be differentiated by the input", "choose another layer")
         try:
-            return tuple(as_maps(outputs[layer], self.resolution.layer(layer)) for layer in layers)
+            return tuple(as_maps(outputs[layer].float(), self.resolution.layer(layer)) for layer in layers)
         except RuntimeError as error:
             named = ", ".join(repr(layer) for layer in layers)
             raise PassError(f"the output of layer {named} cannot be read as maps at this size") from error
 
     def gradient(self, value: Tensor, wrt: Tensor, count: int) -> Tensor:
         """Derivative of `value`, a sum over `count` rows. Raises OutOfMemory."""
+        # half precision has no room for the small derivatives of means
+        scale = 2.0**12 if self.resolution.numerics.get("precision") == "fp16" else 1.0
         with _memory():
-            (found,) = torch.autograd.grad(value, wrt)
+            (found,) = torch.autograd.grad(value * scale, wrt)
         self.counts.backward_batches += 1
         self.counts.backward_samples += count
-        return found
+        return found / scale
+
+    def _reduced(self) -> AbstractContextManager[object]:
+        """Under what a pass runs whose precision the user may lower."""
+        return reduced(self.device, str(self.resolution.numerics.get("precision", "fp32")))
 
     def _folded(self, way: Way | None, taps: Sequence[str]) -> AbstractContextManager[object]:
         """What to run the model under, so that nothing that `taps` ask for is folded away."""

@@ -25,6 +25,7 @@ def resolve(
     device: str,
     batch_size: int | None,
     counts: Counts,
+    precision: str = "fp32",
     labels_given: bool = False,
     num_classes: int | None = None,
 ) -> Resolution:
@@ -36,6 +37,7 @@ def resolve(
         labels: class names.
         labels_given: the user gave them: another number of classes is then an error; otherwise they are left out.
         output_kind: the user's word, or ``auto``.
+        precision: of the scan and of ascents: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
         PassError: if the model cannot take such an image, or returns no class scores.
@@ -79,7 +81,7 @@ def resolve(
         defaults=default_layers(seen.layers) if tappable else (),
         blocks=blocks(seen.layers) if tappable else (),
         head=seen.head if tappable else None,
-        numerics={**numerics(where, batch_size, height * width), "folded": tappable and bool(seen.folds)},
+        numerics={**numerics(where, batch_size, height * width, precision), "folded": tappable and bool(seen.folds)},
         seconds=seen.seconds,
         tappable=tappable,
         folds=seen.folds if tappable else (),

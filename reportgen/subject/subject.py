@@ -22,7 +22,7 @@ from reportgen.versions import library_versions
 
 RESOLVING = (
     "arch", "arch_arg", "weights", "num_classes", "output_kind", "input_size", "channels_in", "resize", "interpolation",
-    "mean", "std", "bgr", "transform", "device", "batch_size", "trust_model",
+    "mean", "std", "bgr", "transform", "device", "batch_size", "precision", "trust_model",
 )  # fmt: skip
 """Options that decide how the model is opened and called: with the file, they determine its `Resolution`."""
 
