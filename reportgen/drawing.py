@@ -66,6 +66,7 @@ def draw(
             author=job.author,
             date=job.date or today(),
             paper=job.paper,
+            pdf_a=job.pdf_a,
         ),
         command=command,
     )

@@ -181,6 +181,7 @@ class Job(BaseModel):
     author: str = _option("", DOCUMENT, "author on the cover")
     date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD", pattern=r"^\d{4}-\d{2}-\d{2}$")
     paper: Literal["a4", "letter"] = _option("a4", DOCUMENT, "paper of the PDF")
+    pdf_a: bool = _option(False, DOCUMENT, "PDF/A-3u with report.json attached, for archives (PDF/UA-1)")
     tensorboard: Path | None = _option(None, DOCUMENT, "graph, profile and figures as TensorBoard logs too", "DIR")
     colormap: Literal["inferno", "viridis", "magma", "cividis", "jet"] = _option(
         "inferno", DOCUMENT, "colours of heat maps"

@@ -75,6 +75,8 @@ class Style:
     date: str = ""
     paper: Literal["a4", "letter"] = "a4"
     lang: str = "en"
+    pdf_a: bool = False
+    """Whether the PDF is PDF/A-3u, for archives, instead of PDF/UA-1."""
 
 
 @dataclass(frozen=True)

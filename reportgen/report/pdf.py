@@ -1,4 +1,4 @@
-"""A paged PDF by WeasyPrint, tagged as PDF/UA-1. Everything it shows comes from memory."""
+"""A paged PDF by WeasyPrint, tagged: PDF/UA-1, or PDF/A-3u. Everything it shows comes from memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
 from reportgen.report.document import Document
 from reportgen.report.environment import context_of, environment, template_folder
+from reportgen.report.pdf_a import archival_options
 
 FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
 
 
 def render_pdf(document: Document) -> bytes:
-    """The report as PDF/UA-1. The same document gives the same bytes under ``SOURCE_DATE_EPOCH``.
+    """The report as PDF/UA-1, or as PDF/A-3u where its style asks for it. The same document gives the same bytes under
+    ``SOURCE_DATE_EPOCH``.
 
     Raises:
         OutputError: if WeasyPrint cannot be used on this machine.
@@ -48,9 +50,10 @@ def render_pdf(document: Document) -> bytes:
     context = context_of(document, show, medium="print", gradient=gradient_png, css=Markup(css))
     html = drawable(environment().get_template("print.html.j2").render(context))
     fetcher = _fetcher(pictures)
+    variant = archival_options(document) if document.style.pdf_a else {"pdf_variant": "pdf/ua-1"}
     with _quiet():
         made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
-            pdf_variant="pdf/ua-1", pdf_identifier=_identifier(document.facts)
+            pdf_identifier=_identifier(document.facts), **variant
         )
     return bytes(made)
 
