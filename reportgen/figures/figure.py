@@ -25,6 +25,8 @@ class Picture:
         width: pixels (points for SVG).
         height: pixels (points for SVG).
         pixelated: enlarge without smoothing (kernels and maps of few pixels).
+        over: the plain photograph of the same frame, where this is one with heat laid over it: a reader on a screen may
+            fade from the one to the other.
     """
 
     data: bytes
@@ -32,6 +34,7 @@ class Picture:
     width: int
     height: int
     pixelated: bool = False
+    over: Picture | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -48,6 +51,8 @@ class Panel:
     alt: Message
     name: str = ""
     """Distinguishes the panels of one figure in file names, for example ``channel-16``."""
+    layer: str = ""
+    """The layer it is about, in a figure of several."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,11 @@ class Row:
 
     panels: tuple[Panel | None, ...]
     head: Message | None = None
+
+    @property
+    def layer(self) -> str:
+        """The layer of all its panels, if it is one."""
+        return _only({panel.layer for panel in self.panels if panel})
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,20 @@ class Figure:
     colorbar: Colorbar | None = None
     wide: bool = False
     beside: bool = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers it shows something of, in reading order."""
+        shown = (panel.layer for row in self.rows for panel in row.panels if panel and panel.layer)
+        return tuple(dict.fromkeys((*([self.layer] if self.layer else ()), *shown)))
+
+    def column_layer(self, column: int) -> str:
+        """The layer of all panels of a column, if it is one; `column` counts from 0."""
+        return _only({row.panels[column].layer for row in self.rows if column < len(row.panels) and row.panels[column]})
+
+
+def _only(layers: set[str]) -> str:
+    return next(iter(layers)) if len(layers) == 1 else ""
 
 
 def slug(words: str) -> str:

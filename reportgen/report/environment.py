@@ -94,6 +94,19 @@ def numbered_references(sections: tuple[Section, ...]) -> tuple[dict[str, int], 
     return {key: number for number, key in enumerate(listed, 1)}, list(listed.values())
 
 
+def numbered_sections(document: Document) -> dict[str, str]:
+    """Names of techniques to the numbers of their sections."""
+    return {section.name: f"3.{number}" for number, section in enumerate(document.sections, 1)}
+
+
+def verdict_of(prediction: Mapping[str, Any]) -> str:
+    """``right`` or ``wrong`` where the true class is known, otherwise ``unknown``."""
+    truth = prediction.get("truth")
+    if not truth:
+        return "unknown"
+    return "right" if truth["index"] == prediction["top"][0]["index"] else "wrong"
+
+
 def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]:
     """What every template sees."""
     references, listed = numbered_references(document.sections)
@@ -103,6 +116,8 @@ def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]
         "style": document.style,
         "show": show,
         "figure_numbers": numbered_figures(document),
+        "section_numbers": numbered_sections(document),
+        "verdict_of": verdict_of,
         "references": references,
         "listed_references": listed,
         **more,

@@ -16,6 +16,7 @@ from reportgen.figures.figure import Picture
 from reportgen.report.document import Document
 from reportgen.report.environment import context_of, environment, template_folder
 from reportgen.report.facts import json_bytes
+from reportgen.report.fonts import font_faces
 
 MOST_LISTED = 1000
 """Beyond this many images the embedded facts leave out the list of predictions."""
@@ -25,7 +26,7 @@ def render_html(document: Document) -> bytes:
     """The report as one HTML file."""
     pictures = _Pictures()
     folder = template_folder()
-    css = (folder / "screen.css").read_text(encoding="utf-8")
+    css = font_faces() + (folder / "screen.css").read_text(encoding="utf-8")
     script = (folder / "screen.js").read_text(encoding="utf-8")
     context = context_of(
         document,
@@ -37,6 +38,7 @@ def render_html(document: Document) -> bytes:
         policy=_policy(css, script),
         island=_island(document.facts),
         symbols=pictures.symbols,
+        shown_layers=_layers(document),
     )
     template = environment().get_template("report.html.j2")
     # the templates alone know what they show how often, so they are asked first
@@ -50,8 +52,15 @@ def _policy(css: str, script: str) -> str:
     def digest(text: str) -> str:
         return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
-    allowed = f"img-src data:; style-src 'sha256-{digest(css)}'; script-src 'sha256-{digest(script)}'"
+    allowed = f"img-src data:; font-src data:; style-src 'sha256-{digest(css)}'; script-src 'sha256-{digest(script)}'"
     return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _layers(document: Document) -> list[str]:
+    """Layers that some figure shows something of, in the order of the model."""
+    shown = {layer for section in document.sections for figure in section.figures for layer in figure.layers}
+    order = {layer["name"]: place for place, layer in enumerate(document.facts["model"]["layers"])}
+    return sorted(shown, key=lambda layer: (order.get(layer, len(order)), layer))
 
 
 def _island(facts: Mapping[str, Any]) -> Markup:
@@ -72,6 +81,8 @@ class _Pictures:
 
     def count(self, picture: Picture, alt: str) -> Markup:
         """Stands in for `show` to find out what appears twice."""
+        if picture.over is not None:
+            self.count(picture.over, alt)
         if picture.media != "image/svg+xml":
             self._counted[picture.digest] += 1
             if self._counted[picture.digest] > 1:
@@ -85,15 +96,23 @@ class _Pictures:
             begin = svg.index("<svg")
             labelled = svg[begin:].replace("<svg", f'<svg role="img" aria-label="{Markup.escape(alt)}"', 1)
             return Markup(labelled)
-        kind = " pixelated" if picture.pixelated else ""
+        if picture.over is not None:
+            return Markup('<span class="picture laid" role="img" aria-label="{}">{}{}</span>').format(
+                alt, self._element(picture.over, "", ""), self._element(picture, "", "heat")
+            )
+        return self._element(picture, alt, "picture")
+
+    def _element(self, picture: Picture, alt: str, kind: str) -> Markup:
+        kind += " pixelated" if picture.pixelated else ""
         if picture.digest in self._shared:
             # a strip of one pixel's height, such as a colour bar, fills the place it is given
             fill = Markup(' preserveAspectRatio="none"') if picture.height == 1 else ""
-            return Markup(
-                '<svg class="picture{}" role="img" aria-label="{}" viewBox="0 0 {} {}"{}><use href="#p-{}"></use></svg>'
-            ).format(kind, alt, picture.width, picture.height, fill, picture.digest)
+            named = Markup('role="img" aria-label="{}"').format(alt) if alt else Markup('aria-hidden="true"')
+            return Markup('<svg class="{}" {} viewBox="0 0 {} {}"{}><use href="#p-{}"></use></svg>').format(
+                kind, named, picture.width, picture.height, fill, picture.digest
+            )
         return Markup(
-            '<img class="picture{}" alt="{}" width="{}" height="{}" src="{}" loading="lazy" decoding="async">'
+            '<img class="{}" alt="{}" width="{}" height="{}" src="{}" loading="lazy" decoding="async">'
         ).format(kind, alt, picture.width, picture.height, _data(picture))
 
     def symbols(self) -> Markup:

@@ -6,10 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
-from functools import cache
-from importlib.resources import files
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -19,9 +16,8 @@ from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
 from reportgen.report.document import Document
 from reportgen.report.environment import context_of, environment, template_folder
+from reportgen.report.fonts import FONTS, drawable, font_file
 from reportgen.report.pdf_a import archival_options
-
-FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
 
 
 def render_pdf(document: Document) -> bytes:
@@ -93,51 +89,3 @@ def _fetcher(pictures: Mapping[str, Picture]) -> Any:
             raise FatalURLFetchingError(f"{scheme!r} addresses are not fetched")
 
     return Memory()
-
-
-# fonts
-# -----------------------------------------------------------------------------------------------------------------
-
-
-@cache
-def font_file(name: str) -> Path:
-    """The file of one of `FONTS`; they come with packages, so that a machine without fonts gives the same pages."""
-    if name == "mono":
-        import matplotlib
-
-        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
-    family, _dash, variant = name.partition("-")
-    style = {"": "Regular", "italic": "It", "semibold": "Semibold"}[variant]
-    package = f"font_source_{family}_pro"
-    stem = f"Source{family.title()}Pro-{style}"
-    found = [entry for entry in Path(str(files(package))).rglob(f"{stem}*") if entry.suffix.lower() in (".otf", ".ttf")]
-    if not found:
-        raise OutputError(
-            f"the package {package.replace('_', '-')} holds no font {stem}",
-            f"pip install -U {package.replace('_', '-')}",
-        )
-    return sorted(found)[0]
-
-
-@cache
-def _drawable() -> frozenset[int]:
-    """Characters that the fonts together can draw, and those that draw nothing."""
-    from fontTools.ttLib import TTFont
-
-    found: set[int] = {0x0A, 0x09, 0x0D, 0x200B}
-    for name in ("serif", "sans", "mono"):
-        with TTFont(font_file(name), lazy=True) as font:
-            found |= set(font.getBestCmap())
-    return frozenset(found)
-
-
-def drawable(text: str) -> str:
-    """`text` with every character that no font can draw written as an escape (``\\u732b``): never a box."""
-    known = _drawable()
-    if all(ord(c) in known for c in set(text)):
-        return text
-    return "".join(c if ord(c) in known else _escape(c) for c in text)
-
-
-def _escape(c: str) -> str:
-    return f"\\u{ord(c):04x}" if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}"

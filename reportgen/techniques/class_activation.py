@@ -16,6 +16,7 @@ from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
+from reportgen.techniques.contrast import contrast
 from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -296,11 +297,14 @@ class ClassActivation(Technique):
             for target in case.targets:
                 for start in range(0, len(self.layers), MOST_COLUMNS):
                     yield self._figure(evidence, case, target, arrays, self.layers[start : start + MOST_COLUMNS])
+            method, layers = self._foremost(evidence.resolution)
+            if contrasted := contrast(self.name, method, TITLES[method], evidence, case, arrays, layers):
+                yield contrasted
 
     def _overview(self, evidence: Evidence) -> Iterator[Figure]:
         """One method of all images at the deepest layers, one row an image."""
-        method = "grad_cam" if "grad_cam" in self.methods else self._pairs(evidence.resolution)[0][0]
-        layers = [layer for m, layer in self._pairs(evidence.resolution) if m == method][-MOST_COLUMNS:]
+        method, layers = self._foremost(evidence.resolution)
+        layers = layers[-MOST_COLUMNS:]
         cases = evidence.cases
         for start in range(0, len(cases), MOST_ROWS):
             part = f"-{start // MOST_ROWS + 1}" if start else ""
@@ -319,6 +323,11 @@ class ClassActivation(Technique):
                 headings=(_("input"), *(self._heading(evidence.resolution, layer) for layer in layers)),
                 colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
             )
+
+    def _foremost(self, resolution: Resolution) -> tuple[str, list[str]]:
+        """The method that stands for all where one is shown, and its layers."""
+        method = "grad_cam" if "grad_cam" in self.methods else self._pairs(resolution)[0][0]
+        return method, [layer for m, layer in self._pairs(resolution) if m == method]
 
     def _row(self, evidence: Evidence, case: Case, method: str, layers: Sequence[str]) -> Row:
         """The image, then one map a layer."""
@@ -389,4 +398,4 @@ class ClassActivation(Technique):
             label=evidence.resolution.label(target),
             high=shown,
         )
-        return Panel(overlay, shown if label is None else label, alt, name=f"{method}-{slug(layer)}-{target}")
+        return Panel(overlay, shown if label is None else label, alt, f"{method}-{slug(layer)}-{target}", layer)

@@ -353,12 +353,14 @@ class Projecting(InputSpace):
                 verbatim(""),
                 _("the part of the image that channel {channel} of {layer} sees at {row}, {column}", **told),
                 name=f"{slug(layer)}-{channel}-patch",
+                layer=layer,
             ),
             Panel(
                 self._drawn(evidence, crop, limit_of(crop), size=UNIT_SIDE),
                 label,
                 _("projection of channel {channel} of {layer} at {row}, {column}, activation {activation}", **told),
                 name=f"{slug(layer)}-{channel}",
+                layer=layer,
             ),
         )
 
