@@ -7,6 +7,7 @@ document is rendered in some language. Plain ``str(message)`` is English.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -65,3 +66,29 @@ def line(words: str, most: int = 600) -> str:
         for char in words[:most]
     )
     return f"{shown} …" if len(words) > most else shown
+
+
+_UNSEEN = (
+    "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # controls
+    "\\ud800-\\udfff\\ufdd0-\\ufdef"  # half characters, and what is none
+    + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(17))
+    + "\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"  # ends of lines, and what turns the direction of writing
+)
+_IN_NAMES = re.compile(f"[{_UNSEEN}\\t\\n]")
+_IN_PAGES = re.compile(f"[{_UNSEEN}]")
+
+
+def shown(words: str) -> str:
+    """A name or a sentence as a reader may see it: what has no shape, breaks the line or turns the direction of writing
+    is escaped (``\\n``, ``\\u202e``), so that no name says more than it is.
+    """
+    return _IN_NAMES.sub(_escaped, words)
+
+
+def shown_page(text: str) -> str:
+    """The same for a whole page, whose own ends of lines stay."""
+    return _IN_PAGES.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -17,7 +17,7 @@ import reportgen
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document, Reference, Section
-from reportgen.text import Message
+from reportgen.text import Message, shown
 
 Show = Callable[[Picture, str], Markup]
 """Writes a picture into the document; the words are its text alternative."""
@@ -43,9 +43,10 @@ def environment() -> Environment:
     )
     translations = gettext.NullTranslations()
     made.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
-    made.filters["words"] = lambda value: (
+    made.filters["words"] = lambda value: shown(
         value.translated(translations.gettext) if isinstance(value, Message) else str(value)
     )
+    made.filters["shown"] = lambda value: shown(str(value))
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
     made.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
     made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"
@@ -61,8 +62,8 @@ def _softly(context: Context, value: object) -> Markup:
     to it.
     """
     if context["medium"] == "print":
-        return Markup("{}").format(value)
-    parts = [Markup("{}").format(part) for part in re.split("(?<=[_./:-])", str(value))]
+        return Markup("{}").format(shown(str(value)))
+    parts = [Markup("{}").format(part) for part in re.split("(?<=[_./:-])", shown(str(value)))]
     return Markup("<wbr>").join(parts)
 
 

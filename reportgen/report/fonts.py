@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from reportgen.errors import OutputError
+from reportgen.text import shown
 
 FONTS: Final = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
 
 _LATIN: Final = frozenset({*range(0x20, 0x7F), *range(0xA0, 0x180), *map(ord, "\u2009\u202f–—‘’“”…×·−→←≤≥≠≈∂∑σ∞")})
 """What the fonts inside an HTML file can draw; for the rest a browser has fonts of its own."""
+
+_BLANK: Final = frozenset({0x0A, 0x09, 0x0D, 0x200B})
 
 _FACES: Final = (
     ("serif", "Report Serif", "normal", 400),
@@ -84,11 +87,12 @@ def _drawable() -> frozenset[int]:
     """Characters that the fonts together can draw, and those that draw nothing."""
     from fontTools.ttLib import TTFont
 
-    found: set[int] = {0x0A, 0x09, 0x0D, 0x200B}
+    found: set[int] = set(_BLANK)
     for name in ("serif", "sans", "mono"):
         with TTFont(font_file(name), lazy=True) as font:
             found |= set(font.getBestCmap())
-    return frozenset(found)
+    # a font may have a glyph of nothing for what turns the direction of writing
+    return frozenset(code for code in found if code in _BLANK or shown(chr(code)) == chr(code))
 
 
 def drawable(text: str) -> str:

@@ -17,6 +17,7 @@ from reportgen.report.document import Document
 from reportgen.report.environment import context_of, environment, template_folder
 from reportgen.report.facts import json_bytes
 from reportgen.report.fonts import font_faces
+from reportgen.text import shown_page
 
 MOST_LISTED = 1000
 """Beyond this many images the embedded facts leave out the list of predictions."""
@@ -43,7 +44,8 @@ def render_html(document: Document) -> bytes:
     template = environment().get_template("report.html.j2")
     # the templates alone know what they show how often, so they are asked first
     template.render({**context, "show": pictures.count})
-    return template.render(context).encode("utf-8", "backslashreplace")
+    # filters escape single words; names inside sentences and attributes are seen to here
+    return shown_page(template.render(context)).encode("utf-8")
 
 
 def _policy(css: str, script: str) -> str:
