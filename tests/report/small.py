@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ AWKWARD = (
 )
 """Names of images and of classes that nobody would choose but an adversary, or the world."""
 
+LAYERS = ("layer1", "layer1", "layer2", "layer2")
 TECHNIQUES = ("predictions", "feature_maps", "filters", "class_activation")
 
 
@@ -53,12 +55,36 @@ def picture(seed: int, *, pixelated: bool = False) -> Picture:
     return Picture(file.getvalue(), "image/png", 8, 8, pixelated)
 
 
-def figure(technique: str, number: int, *, exhibit: str | None = None, layer: str | None = None) -> Figure:
-    """Two rows of four columns, one place of them empty."""
+def even(*colour: int) -> Picture:
+    """8 × 8 pixels of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), tuple(colour)).save(file, "PNG")
+    return Picture(file.getvalue(), "image/png", 8, 8)
+
+
+def figure(
+    technique: str,
+    number: int,
+    *,
+    exhibit: str | None = None,
+    layer: str | None = None,
+    columns: tuple[str, str, str, str] = ("", "", "", ""),
+) -> Figure:
+    """Two rows of four columns, one place of them empty; the first picture is laid over another where the `columns`
+    are of different layers.
+    """
     panels = [
-        Panel(picture(100 * number + place), verbatim(str(place)), _("tile {n}", n=place), f"tile-{place}")
+        Panel(
+            picture(100 * number + place),
+            verbatim(str(place)),
+            _("tile {n}", n=place),
+            f"tile-{place}",
+            columns[place % 4],
+        )
         for place in range(7)
     ]
+    if any(columns):
+        panels[0] = replace(panels[0], picture=replace(even(200, 40, 40), over=even(120, 120, 120)))
     rows = (Row(tuple(panels[:4]), verbatim("above")), Row((*panels[4:], None), verbatim("below")))
     return Figure(
         id=f"{technique}-{number}-{slug(exhibit)}" if exhibit else f"{technique}-{number}",
@@ -154,7 +180,7 @@ def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
     )
     layers = {"layer1": {"shape": [8, 4, 4], "shown": 7, "minimum": 0.0, "maximum": 2.5, "zero_maps": 1}}
     maps = tuple(figure("feature_maps", n, exhibit=name, layer="layer1") for n, name in enumerate(names, 1))
-    activation = tuple(figure("class_activation", n, exhibit=name) for n, name in enumerate(names, 101))
+    activation = tuple(figure("class_activation", n, exhibit=name, columns=LAYERS) for n, name in enumerate(names, 101))
     norm = {"smallest": 0.1, "median": 0.5, "largest": 1.0}
     kernels = {"conv1": {"shape": [64, 3, 7, 7], "norm": norm, "near_zero": [], "near_identical": 0}}
     return (
