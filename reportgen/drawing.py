@@ -7,6 +7,8 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from reportgen import summary
 from reportgen.clock import reproducible, today
 from reportgen.engine.plan import (
@@ -14,6 +16,7 @@ from reportgen.engine.plan import (
 )
 from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.exhibits import Choice
+from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Figure
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding, worst_first
@@ -60,7 +63,9 @@ def draw(
         verdict=summary.verdict(scanned.used, scanned.choices, findings),
         findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
         sections=tuple(sections),
-        exhibits=tuple(_exhibit(choice, facts, sections, pictures, scanned) for choice in scanned.choices),
+        exhibits=tuple(
+            _exhibit(choice, facts, sections, None if job.no_originals else pictures) for choice in scanned.choices
+        ),
         style=Style(
             title=job.title or f"{subject.model_name}",
             author=job.author,
@@ -133,9 +138,15 @@ def _evidence(
         made.resolution,
         cases,
         scanned_row if scope == "scan" else stored,
-        lru_cache(maxsize=1)(lambda case: pictures.read(case.digest)["fitted"]),
+        lru_cache(maxsize=1)(lambda case: withheld(pictures.read(case.digest)["fitted"], job)),
         job.colormap,
+        not job.no_originals,
     )
+
+
+def withheld(pixels: Array, job: Job) -> Array:
+    """`pixels` (H, W, 3) or (H, W), all of them mid grey where photographs must not be shown."""
+    return np.full_like(pixels, MID_GREY) if job.no_originals else pixels
 
 
 def _facts(
@@ -171,16 +182,16 @@ def _facts(
 
 
 def _exhibit(
-    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures, scanned: Scanned
+    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures | None
 ) -> Exhibit:
     prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
-    arrays = pictures.read(prediction["sha256"])
+    arrays = pictures.read(prediction["sha256"]) if pictures is not None else {}
     own = [figure for section in sections for figure in section.figures if figure.exhibit == choice.name]
     return Exhibit(
         name=choice.name,
         why=summary.why(choice),
-        picture=photograph(arrays["fitted"]),
-        original=photograph(arrays["original"], longest=ORIGINAL_SIDE),
+        picture=photograph(arrays["fitted"]) if arrays else None,
+        original=photograph(arrays["original"], longest=ORIGINAL_SIDE) if arrays else None,
         prediction=prediction,
         figures=_ordered(own),
     )

@@ -109,6 +109,9 @@ Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard"})
 """Options that say where and how fast, not what: no report tells them."""
 
+WITHHELD = "(withheld)"
+"""Stands for what ``--names`` does not allow to be told."""
+
 SUBJECT, DONE, DOCUMENT = "Subject", "What is done", "The document"
 
 
@@ -182,6 +185,10 @@ class Job(BaseModel):
     date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD", pattern=r"^\d{4}-\d{2}-\d{2}$")
     paper: Literal["a4", "letter"] = _option("a4", DOCUMENT, "paper of the PDF")
     pdf_a: bool = _option(False, DOCUMENT, "PDF/A-3u with report.json attached, for archives (PDF/UA-1)")
+    names: Literal["path", "stem", "hash"] = _option(
+        "path", DOCUMENT, "how images are called: by path, by name without folder and suffix, by a hash of the content"
+    )
+    no_originals: bool = _option(False, DOCUMENT, "show no photograph, and what is computed from one coarsely only")
     tensorboard: Path | None = _option(None, DOCUMENT, "graph, profile and figures as TensorBoard logs too", "DIR")
     colormap: Literal["inferno", "viridis", "magma", "cividis", "jet"] = _option(
         "inferno", DOCUMENT, "colours of heat maps"
@@ -230,11 +237,10 @@ class Job(BaseModel):
         told: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if (
-                name in {"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard"}
-                or value == field.default
-            ):
+            if name in LOCAL or value == field.default:
                 continue
+            if name == "exhibit" and self.names != "path":
+                value = (WITHHELD,) * len(value)
             told[name] = _without_folders(value)
         return told
 

@@ -28,6 +28,10 @@ class Message:
     template: str
     parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
+    def filled(self, **parameters: object) -> Message:
+        """The same sentence with these parameters: for one that is written apart from its numbers."""
+        return Message(self.template, MappingProxyType({**self.parameters, **parameters}))
+
     def translated(self, translate: Translate) -> str:
         """The sentence in the language of `translate` (a gettext function), parameters filled in."""
         template = translate(self.template) if self.template else ""

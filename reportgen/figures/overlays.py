@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reportgen.figures.colour import DIVERGING, MID_GREY, Values, levels, table, unit_range
+from reportgen.figures.colour import DIVERGING, MID_GREY, Values, colourise, levels, table, unit_range
 from reportgen.figures.figure import Picture
-from reportgen.figures.tiles import Pixels, fitted, jpeg, photograph, photograph_image
+from reportgen.figures.tiles import COARSE, Pixels, coarse, fitted, jpeg, photograph, photograph_image, png
 from reportgen.text import _
 
 READING: Final = _(
@@ -27,6 +27,11 @@ READING: Final = _(
     "An empty map leaves the picture untouched."
 )
 """What a caption of overlays must say."""
+
+ALONE: Final = _(
+    "Photographs are withheld: the map stands alone, as means over at most {cells} × {cells} cells.", cells=COARSE
+)
+"""The same where the map is not laid over anything."""
 
 HALF: Final = 0.5
 """Fraction of the range at which the line runs and the heat reaches its full opacity."""
@@ -124,6 +129,30 @@ def _frame_of(data: bytes, shape: tuple[int, ...], kind: str, size: int) -> tupl
     # Pixels that are enlarged are shown as pixels: smoothing would invent a picture the network never saw.
     filter_ = Image.Resampling.NEAREST if size >= 2 * max(photo.size) else Image.Resampling.LANCZOS
     return photo if photo.size == to else photo.resize(to, filter_, reducing_gap=3.0), photograph(rgb, longest=size)
+
+
+def map_alone(
+    shape: tuple[int, ...], values: Values, *, low: float, high: float, colormap: str = "inferno", size: int = 224
+) -> Picture:
+    """A map in colours without the photograph it explains, as cells (`reportgen.figures.tiles.coarse`).
+
+    Args:
+        shape: (H, W, …) of the picture that the map covers: it decides the proportions.
+        values: (h, w), covering the whole picture.
+        low: value of the lowest colour.
+        high: value of the highest; where it is not above `low` every cell has the lowest.
+        size: pixels of the longer side.
+
+    Returns:
+        PNG.
+
+    Raises:
+        UsageError: no table has that name.
+        ValueError: wrong shapes; the range is not finite.
+    """
+    colours = colourise(coarse(_checked(values)), low=low, high=high, name=colormap)
+    to = fitted(shape[1], shape[0], size)
+    return png(Image.fromarray(colours).resize(to, Image.Resampling.NEAREST), pixelated=True)
 
 
 def resize_map(values: Values, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -52,15 +52,15 @@ class Exhibit:
     Attributes:
         name: as it is called everywhere in the report.
         why: why it was chosen.
-        picture: the image as the network saw it, before normalisation.
-        original: the whole image, upright, reduced; None where it must not be shown.
+        picture: the image as the network saw it, before normalisation; None where photographs are withheld.
+        original: the whole image, upright, reduced; None with `picture`.
         prediction: its entry of ``predictions`` in ``report.json``.
         figures: everything known about it, in the order of the techniques.
     """
 
     name: str
     why: Message
-    picture: Picture
+    picture: Picture | None
     original: Picture | None
     prediction: Mapping[str, Any]
     figures: tuple[Figure, ...]

@@ -11,7 +11,6 @@ import numpy as np
 from reportgen.engine.requests import Backward, Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
-from reportgen.figures.overlays import READING, heat_map
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
@@ -317,10 +316,13 @@ class ClassActivation(Technique):
                     "is scaled from zero to its own maximum. {reading}",
                     method=TITLES[method],
                     n=len(layers),
-                    reading=READING,
+                    reading=evidence.reading,
                 ),
-                columns=len(layers) + 1,
-                headings=(_("input"), *(self._heading(evidence.resolution, layer) for layer in layers)),
+                columns=len(layers) + evidence.originals,
+                headings=(
+                    *((_("input"),) if evidence.originals else ()),
+                    *(self._heading(evidence.resolution, layer) for layer in layers),
+                ),
                 colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
             )
 
@@ -332,13 +334,16 @@ class ClassActivation(Technique):
     def _row(self, evidence: Evidence, case: Case, method: str, layers: Sequence[str]) -> Row:
         """The image, then one map a layer."""
         target, arrays = case.targets[0], evidence.read(case)
+        words = _("{image}: {label}", image=case.name, label=evidence.resolution.label(target))
+        maps = tuple(self._panel(evidence, case, target, method, layer, arrays, verbatim("")) for layer in layers)
+        if not evidence.originals:
+            return Row(maps, words)
         original = Panel(
             photograph(evidence.picture(case), longest=224),
-            _("{image}: {label}", image=case.name, label=evidence.resolution.label(target)),
+            words,
             _("the image {image} as the network saw it", image=case.name),
             name=f"{slug(case.name)}-input",
         )
-        maps = (self._panel(evidence, case, target, method, layer, arrays, verbatim("")) for layer in layers)
         return Row((original, *maps))
 
     def _figure(
@@ -365,7 +370,7 @@ class ClassActivation(Technique):
                 "CAM are not drawn. {reading}",
                 image=case.name,
                 label=evidence.resolution.label(target),
-                reading=READING,
+                reading=evidence.reading,
             ),
             columns=len(layers),
             headings=tuple(self._heading(evidence.resolution, layer) for layer in layers),
@@ -390,7 +395,7 @@ class ClassActivation(Technique):
         values = arrays[f"{method}/{layer}/{target}"]
         high = float(values.max())
         shown = verbatim(f"{high:.2g}") if high > 0 else _("no positive value")
-        overlay = heat_map(evidence.picture(case), values, low=0.0, high=max(high, 0.0), colormap=evidence.colormap)
+        overlay = evidence.overlay(case, values, low=0.0, high=max(high, 0.0))
         alt = _(
             "{method} at {layer} for {label}, maximum {high}",
             method=TITLES[method],

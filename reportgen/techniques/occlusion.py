@@ -10,7 +10,6 @@ from reportgen.engine.requests import Forward, Needs, Scope
 from reportgen.engine.requests import Occlusion as Occluded
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
-from reportgen.figures.overlays import READING, heat_map
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.literature import ZEILER2014
@@ -127,7 +126,7 @@ class Occlusion(Technique):
                     "square covers the place. {scale} {reading}",
                     n=len(shown),
                     scale=self._scale(evidence.resolution),
-                    reading=READING,
+                    reading=evidence.reading,
                 ),
                 columns=COLUMNS,
                 colorbar=self._colorbar(evidence),
@@ -175,7 +174,7 @@ class Occlusion(Technique):
         told = f"−{high:.2f} of {probability:.2f}"
         label = evidence.resolution.label(target)
         return Panel(
-            heat_map(evidence.picture(case), fall, low=0.0, high=high, colormap=evidence.colormap),
+            evidence.overlay(case, fall, low=0.0, high=high),
             verbatim(f"{label}: {told}"),
             _(
                 "occlusion of {image} for {label}: the probability {probability} falls by at most {high}",

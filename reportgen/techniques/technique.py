@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from reportgen.engine.requests import Ascent, Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
 from reportgen.engine.resolution import Layer, Resolution
-from reportgen.figures.figure import Figure
+from reportgen.figures.figure import Figure, Picture
+from reportgen.figures.overlays import ALONE, READING, heat_map, map_alone
+from reportgen.figures.tiles import coarse
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
@@ -187,6 +189,7 @@ class Evidence:
         read: tensors of a case (of the model, for None), by name.
         picture: a case as the network saw it, uint8 (H, W, 3) or (H, W).
         colormap: colours of heat maps.
+        originals: photographs may be shown; if not, `picture` gives mid grey, whoever asks, and maps are `coarse`.
     """
 
     resolution: Resolution
@@ -194,6 +197,23 @@ class Evidence:
     read: Callable[[Case | None], Mapping[str, Array]]
     picture: Callable[[Case], Array]
     colormap: str = "inferno"
+    originals: bool = True
+
+    def overlay(self, case: Case, values: Array, *, low: float, high: float) -> Picture:
+        """A map (h, w) laid over its image, or alone where photographs are withheld; see `heat_map`, `map_alone`."""
+        picture = self.picture(case)
+        if self.originals:
+            return heat_map(picture, values, low=low, high=high, colormap=self.colormap)
+        return map_alone(picture.shape, values, low=low, high=high, colormap=self.colormap)
+
+    @property
+    def reading(self) -> Message:
+        """How the pictures of `overlay` are to be read, for captions."""
+        return READING if self.originals else ALONE
+
+    def visible(self, values: Array) -> Array:
+        """Maps (…, h, w) of an image as finely as they may be shown."""
+        return values if self.originals else coarse(values)
 
     def each(self) -> Iterator[tuple[Case, Mapping[str, Array]]]:
         """Cases with their tensors, one at a time."""
