@@ -182,6 +182,10 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         from reportgen.report.tensorboard import check_directory
 
         check_directory(job.tensorboard)
+    if job.figures is not None:
+        from reportgen.report.figure_files import check_figure_folder
+
+        check_figure_folder(job.figures)
     progress = Progress.on_terminal(quiet=quiet, always=bars)
     try:
         report = audit(model, images, job, progress=progress, command=command_of(model, images, job))
@@ -190,8 +194,9 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         raise
     for target in outputs:
         print(report.write(target))
-    if job.tensorboard is not None:
-        print(job.tensorboard)
+    for folder in (job.figures, job.tensorboard):
+        if folder is not None:
+            print(folder)
     if not report.complete:
         failed = [name for name, one in report.facts["techniques"].items() if one["status"] == "failed"]
         print(f"reportgen: failed: {', '.join(failed)}; the report says why", file=sys.stderr)

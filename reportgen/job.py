@@ -106,7 +106,7 @@ Assignments = Annotated[dict[str, Any], BeforeValidator(_assignments)]
 TechniqueOptions = Annotated[dict[str, dict[str, Any]], BeforeValidator(_nested)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
-LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard"})
+LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard", "figures"})
 """Options that say where and how fast, not what: no report tells them."""
 
 WITHHELD = "(withheld)"
@@ -189,6 +189,7 @@ class Job(BaseModel):
         "path", DOCUMENT, "how images are called: by path, by name without folder and suffix, by a hash of the content"
     )
     no_originals: bool = _option(False, DOCUMENT, "show no photograph, and what is computed from one coarsely only")
+    figures: Path | None = _option(None, DOCUMENT, "every figure as a file, with LaTeX to set it", "DIR")
     tensorboard: Path | None = _option(None, DOCUMENT, "graph, profile and figures as TensorBoard logs too", "DIR")
     colormap: Literal["inferno", "viridis", "magma", "cividis", "jet"] = _option(
         "inferno", DOCUMENT, "colours of heat maps"
@@ -272,7 +273,7 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
     else:
         return {}
     options = {str(key).replace("-", "_"): value for key, value in table.items()}
-    for name in ("labels", "truth", "cache_dir", "tensorboard"):
+    for name in ("labels", "truth", "cache_dir", "tensorboard", "figures"):
         if isinstance(options.get(name), str):
             options[name] = found.parent / options[name]
     if isinstance(options.get("pythonpath"), str):

@@ -33,7 +33,7 @@ def audit(
     progress: Progress = SILENT,
     command: str = "",
 ) -> Report:
-    """Run an audit: the first five of the six steps; the sixth is `Report.write`, but for TensorBoard's logs.
+    """Run an audit: the first five of the six steps; the sixth is `Report.write`, but for figures and logs.
 
     Args:
         model: path of a model file, or a live `torch.nn.Module`.
@@ -86,6 +86,8 @@ def audit(
     store.close()
     pictures = steps.Pictures(subject, made.resolution, store, threads)
     report = Report(document, made, scanned, store, pictures, progress, traced)
+    if job.figures is not None:
+        report.write_figures(job.figures)
     if job.tensorboard is not None:
         report.write_tensorboard(job.tensorboard)
     return report

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from reportgen.text import Message
+from reportgen.text import Message, _
 
 Media = Literal["image/png", "image/jpeg", "image/svg+xml"]
 
@@ -75,6 +75,11 @@ class Colorbar:
     colormap: str
     low: Message
     high: Message
+
+    @property
+    def words(self) -> Message:
+        """The scale as a sentence, where the colours of `Figure.colorbar` stand in a text alone."""
+        return _("Colours ({colormap}) from {low} to {high}.", colormap=self.colormap, low=self.low, high=self.high)
 
 
 @dataclass(frozen=True)

@@ -168,10 +168,10 @@ def jpeg(image: Image.Image, *, quality: int, pixelated: bool = False, subsampli
     return Picture(file.getvalue(), "image/jpeg", *image.size, pixelated=pixelated)
 
 
-def png(image: Image.Image, *, pixelated: bool = False) -> Picture:
-    """`image` as a PNG without metadata."""
+def png(image: Image.Image, *, pixelated: bool = False, dpi: int | None = None) -> Picture:
+    """`image` as a PNG without metadata but for its resolution in print, if `dpi` is given."""
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", **({"dpi": (dpi, dpi)} if dpi else {}))
     return Picture(file.getvalue(), "image/png", *image.size, pixelated=pixelated)
 
 

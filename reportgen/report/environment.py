@@ -61,7 +61,7 @@ def _softly(context: Context, value: object) -> Markup:
     """On the screen a long word may break after ``_``, ``.``, ``/``, ``:`` and ``-``; on paper the style sheet sees
     to it.
     """
-    if context["medium"] == "print":
+    if context["medium"] != "screen":
         return Markup("{}").format(shown(str(value)))
     parts = [Markup("{}").format(part) for part in re.split("(?<=[_./:-])", shown(str(value)))]
     return Markup("<wbr>").join(parts)
@@ -69,6 +69,8 @@ def _softly(context: Context, value: object) -> Markup:
 
 @pass_context
 def _formula(context: Context, tex: str, alt: str) -> Markup:
+    if context["medium"] == "tex":
+        return Markup('<p data-tex="{}"></p>').format(tex)
     show: Show = context["show"]
     return Markup('<p class="formula">{}</p>').format(show(formula_svg(tex), alt))
 

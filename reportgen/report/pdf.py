@@ -14,9 +14,9 @@ from markupsafe import Markup
 from reportgen.errors import OutputError
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
+from reportgen.figures.fonts import FONTS, drawable, font_file
 from reportgen.report.document import Document
 from reportgen.report.environment import context_of, environment, template_folder
-from reportgen.report.fonts import FONTS, drawable, font_file
 from reportgen.report.pdf_a import archival_options
 
 
@@ -27,10 +27,7 @@ def render_pdf(document: Document) -> bytes:
     Raises:
         OutputError: if WeasyPrint cannot be used on this machine.
     """
-    try:
-        import weasyprint
-    except OSError as error:
-        raise OutputError(f"PDF needs the system library Pango: {error}", "install Pango, or write .html") from None
+    weasyprint = weasyprint_module()
     pictures: dict[str, Picture] = {}
 
     def show(picture: Picture, alt: str) -> Markup:
@@ -45,22 +42,31 @@ def render_pdf(document: Document) -> bytes:
     css = (template_folder() / "print.css").read_text(encoding="utf-8")
     context = context_of(document, show, medium="print", gradient=gradient_png, css=Markup(css))
     html = drawable(environment().get_template("print.html.j2").render(context))
-    fetcher = _fetcher(pictures)
+    fetcher = memory_fetcher(pictures)
     variant = archival_options(document) if document.style.pdf_a else {"pdf_variant": "pdf/ua-1"}
-    with _quiet():
+    with hushed():
         made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
-            pdf_identifier=_identifier(document.facts), **variant
+            pdf_identifier=identifier(document.facts), **variant
         )
     return bytes(made)
 
 
-def _identifier(facts: Mapping[str, Any]) -> bytes | None:
+def weasyprint_module() -> Any:
+    """WeasyPrint, imported when it is needed. Raises OutputError if it cannot be used on this machine."""
+    try:
+        import weasyprint
+    except OSError as error:
+        raise OutputError(f"PDF needs the system library Pango: {error}", "install Pango, or write .html") from None
+    return weasyprint
+
+
+def identifier(facts: Mapping[str, Any]) -> bytes | None:
     """A fixed file identifier where output must not depend on the clock."""
     return str(facts["images"]["digest"])[:32].encode() if os.environ.get("SOURCE_DATE_EPOCH") else None
 
 
 @contextmanager
-def _quiet() -> Any:
+def hushed() -> Any:
     """WeasyPrint and fontTools tell of every property and font table they do not use."""
     loggers = [logging.getLogger(name) for name in ("weasyprint", "fontTools")]
     levels = [logger.level for logger in loggers]
@@ -73,7 +79,8 @@ def _quiet() -> Any:
             logger.setLevel(level)
 
 
-def _fetcher(pictures: Mapping[str, Picture]) -> Any:
+def memory_fetcher(pictures: Mapping[str, Picture]) -> Any:
+    """A `URLFetcher` of WeasyPrint for documents that must not ask for anything outside."""
     from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
 
     class Memory(URLFetcher):  # type: ignore[misc]
