@@ -23,6 +23,7 @@ from reportgen.findings import Finding, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
+from reportgen.report.notes import read_notes
 from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
 from reportgen.store import Array, Store
 from reportgen.subject.subject import Subject
@@ -175,6 +176,8 @@ def _facts(
         "findings": [finding.facts() for finding in findings],
         "environment": summary.environment_facts(resolution),
     }
+    if job.notes is not None:
+        facts["notes"] = read_notes(job.notes)
     if not reproducible():
         facts["passes"] = laboratory.pass_facts
         facts["timings"] = {step: round(seconds, 3) for step, seconds in timings.items()}

@@ -5,7 +5,9 @@ A field's metadata says in which group of ``--help`` it stands and how its flag 
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from reportgen.errors import UsageError
+from reportgen.text import line
 
 Preset = Literal["quick", "standard", "full"]
 OutputKind = Literal["auto", "logits", "softmax", "log-softmax", "sigmoid", "multilabel"]
@@ -109,6 +112,9 @@ Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard", "figures"})
 """Options that say where and how fast, not what: no report tells them."""
 
+MOST_LETTERS = 200
+"""Of a title or an author: a cover holds no more."""
+
 WITHHELD = "(withheld)"
 """Stands for what ``--names`` does not allow to be told."""
 
@@ -182,7 +188,10 @@ class Job(BaseModel):
 
     title: str | None = _option(None, DOCUMENT, "title on the cover")
     author: str = _option("", DOCUMENT, "author on the cover")
-    date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD")
+    notes: Path | None = _option(
+        None, DOCUMENT, "the reviewer's scope, opinion and sign-off, set in the report", "FILE.md"
+    )
     paper: Literal["a4", "letter"] = _option("a4", DOCUMENT, "paper of the PDF")
     pdf_a: bool = _option(False, DOCUMENT, "PDF/A-3u with report.json attached, for archives (PDF/UA-1)")
     names: Literal["path", "stem", "hash"] = _option(
@@ -207,6 +216,30 @@ class Job(BaseModel):
     def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if value is not None and any(v <= 0 for v in value):
             raise ValueError("must be greater than zero")
+        return value
+
+    @field_validator("title", "author")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        words = " ".join(value.split())
+        if value and not words:
+            raise ValueError("holds no word")
+        if len(words) > MOST_LETTERS:
+            raise ValueError(f"has more than {MOST_LETTERS} characters")
+        return line(words)
+
+    @field_validator("date")
+    @classmethod
+    def _day(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            raise ValueError("is not of the form YYYY-MM-DD")
+        if value is not None:
+            try:
+                datetime.date.fromisoformat(value)
+            except ValueError:
+                raise ValueError("is no day of the calendar") from None
         return value
 
     @classmethod
@@ -273,7 +306,7 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
     else:
         return {}
     options = {str(key).replace("-", "_"): value for key, value in table.items()}
-    for name in ("labels", "truth", "cache_dir", "tensorboard", "figures"):
+    for name in ("labels", "truth", "cache_dir", "notes", "tensorboard", "figures"):
         if isinstance(options.get(name), str):
             options[name] = found.parent / options[name]
     if isinstance(options.get("pythonpath"), str):

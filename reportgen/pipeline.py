@@ -15,6 +15,7 @@ from reportgen.errors import EntryVanished, OutOfMemory
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.progress import SILENT, Progress
+from reportgen.report.notes import read_notes
 from reportgen.result import Report
 from reportgen.store import Store
 from reportgen.subject.digests import DigestMemory
@@ -51,6 +52,8 @@ def audit(
     timings: dict[str, float] = {}
     memory = DigestMemory(store.base / "digests.json" if store.kept else None)
 
+    if job.notes is not None:
+        read_notes(job.notes)  # what cannot be read is told before the work, not after it
     with timed(timings, "load"):
         subject = load_subject(model, images, job, memory, threads=threads, model_id=model_id)
         memory.save()

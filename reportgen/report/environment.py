@@ -17,6 +17,7 @@ import reportgen
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document, Reference, Section
+from reportgen.report.notes import notes_html
 from reportgen.text import Message, shown
 
 Show = Callable[[Picture, str], Markup]
@@ -50,6 +51,7 @@ def environment() -> Environment:
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
     made.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
     made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"
+    made.filters["markdown"] = notes_html
     made.filters["softly"] = _softly
     made.globals["formula"] = _formula
     made.globals["cite"] = _cite

@@ -110,7 +110,7 @@ def escaped(text: str, *, wide: bool = False) -> str:
     """
     told: list[str] = []
     before, run = "", 0
-    for c in " ".join(text.split()):
+    for c in unicodedata.normalize("NFC", " ".join(text.split())):
         run = 0 if c == " " else run + 1
         if run > _LONG:
             told.append(r"\allowbreak{}")
