@@ -48,7 +48,9 @@ def draw(
         EntryVanished: if a tensor that was planned on is gone.
     """
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
-    findings = summary.subject_findings(subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched)
+    findings = summary.subject_findings(
+        subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched, job.colormap
+    )
     begin = perf_counter()
     sections: list[Section] = []
     for planned in made.planned:

@@ -200,8 +200,8 @@ class Job(BaseModel):
     no_originals: bool = _option(False, DOCUMENT, "show no photograph, and what is computed from one coarsely only")
     figures: Path | None = _option(None, DOCUMENT, "every figure as a file, with LaTeX to set it", "DIR")
     tensorboard: Path | None = _option(None, DOCUMENT, "graph, profile and figures as TensorBoard logs too", "DIR")
-    colormap: Literal["inferno", "viridis", "magma", "cividis", "jet"] = _option(
-        "inferno", DOCUMENT, "colours of heat maps"
+    colormap: Literal["inferno", "viridis", "magma", "cividis", "grey", "jet"] = _option(
+        "inferno", DOCUMENT, "colours of heat maps; all but jet are perceptually uniform"
     )
 
     @field_validator("mean", "std")

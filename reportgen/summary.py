@@ -11,6 +11,7 @@ from typing import Any
 import reportgen
 from reportgen.engine.resolution import Resolution
 from reportgen.exhibits import WHY, Choice
+from reportgen.figures.colour import UNIFORM
 from reportgen.findings import Finding
 from reportgen.job import Job
 from reportgen.metrics import accuracy
@@ -146,14 +147,36 @@ def subject_findings(
     used: Sequence[Predicted],
     skipped: Sequence[Skipped],
     unmatched: Sequence[str],
+    colormap: str,
 ) -> list[Finding]:
-    """What follows from how the subject was opened and read."""
+    """What follows from how the subject was opened and read, and from the colours it is shown in."""
     found = [
+        *_about_colours(colormap),
         *_about_preprocessing(resolution),
         *_about_file(subject, resolution),
         *_about_images(used, skipped, unmatched),
     ]
     return found
+
+
+def _about_colours(colormap: str) -> list[Finding]:
+    if colormap in UNIFORM:
+        return []
+    return [
+        Finding(
+            rule="colormap.not_uniform",
+            about="method",
+            severity="info",
+            subject=colormap,
+            title=_("The colours of heat maps are not perceptually uniform"),
+            detail=_(
+                "In {colormap}, equal steps of the value are unequal steps to the eye: bands appear where there are "
+                "none, and in grey print the highest and the lowest values look alike. The default, inferno, does not "
+                "do so.",
+                colormap=colormap,
+            ),
+        )
+    ]
 
 
 def _about_preprocessing(resolution: Resolution) -> list[Finding]:
