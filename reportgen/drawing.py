@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reportgen import summary
-from reportgen.clock import reproducible, today
+from reportgen.clock import reproducible
 from reportgen.engine.plan import (
     Planned,
 )
@@ -23,7 +23,6 @@ from reportgen.findings import Finding, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
-from reportgen.report.notes import read_notes
 from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
 from reportgen.store import Array, Store
 from reportgen.subject.subject import Subject
@@ -41,6 +40,7 @@ def draw(
     laboratory: Laboratory,
     timings: dict[str, float],
     command: str,
+    style: Style,
 ) -> Document:
     """Figures, results and findings of every technique; then the facts, the verdict, and the document they make.
 
@@ -61,6 +61,8 @@ def draw(
     timings["draw"] = perf_counter() - begin
     findings = worst_first(findings)
     facts = _facts(job, subject, made, scanned, sections, findings, laboratory, timings)
+    if style.notes:
+        facts["notes"] = style.notes
     return Document(
         facts=facts,
         verdict=summary.verdict(scanned.used, scanned.choices, findings),
@@ -69,13 +71,7 @@ def draw(
         exhibits=tuple(
             _exhibit(choice, facts, sections, None if job.no_originals else pictures) for choice in scanned.choices
         ),
-        style=Style(
-            title=job.title or f"{subject.model_name}",
-            author=job.author,
-            date=job.date or today(),
-            paper=job.paper,
-            pdf_a=job.pdf_a,
-        ),
+        style=style,
         command=command,
     )
 
@@ -178,8 +174,6 @@ def _facts(
         "findings": [finding.facts() for finding in findings],
         "environment": summary.environment_facts(resolution),
     }
-    if job.notes is not None:
-        facts["notes"] = read_notes(job.notes)
     if not reproducible():
         facts["passes"] = laboratory.pass_facts
         facts["timings"] = {step: round(seconds, 3) for step, seconds in timings.items()}

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from reportgen.errors import UsageError
+from reportgen.figures.contrast import LEAST, WHITE, contrast
 from reportgen.text import line
 
 Preset = Literal["quick", "standard", "full"]
@@ -115,6 +116,9 @@ LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", 
 MOST_LETTERS = 200
 """Of a title or an author: a cover holds no more."""
 
+PATHS = ("labels", "truth", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard", "figures")
+"""Options that name one file or folder."""
+
 WITHHELD = "(withheld)"
 """Stands for what ``--names`` does not allow to be told."""
 
@@ -192,6 +196,10 @@ class Job(BaseModel):
     notes: Path | None = _option(
         None, DOCUMENT, "the reviewer's scope, opinion and sign-off, set in the report", "FILE.md"
     )
+    logo: Path | None = _option(None, DOCUMENT, "picture on the cover: PNG or JPEG", "FILE")
+    accent: str = _option("#1f4e79", DOCUMENT, "colour of headings and rules, legible on white", "#RRGGBB")
+    template_dir: Path | None = _option(None, DOCUMENT, "templates that replace or extend the report's own", "DIR")
+    css: Path | None = _option(None, DOCUMENT, "style sheet that follows the report's own", "FILE")
     paper: Literal["a4", "letter"] = _option("a4", DOCUMENT, "paper of the PDF")
     pdf_a: bool = _option(False, DOCUMENT, "PDF/A-3u with report.json attached, for archives (PDF/UA-1)")
     names: Literal["path", "stem", "hash"] = _option(
@@ -229,6 +237,16 @@ class Job(BaseModel):
         if len(words) > MOST_LETTERS:
             raise ValueError(f"has more than {MOST_LETTERS} characters")
         return line(words)
+
+    @field_validator("accent")
+    @classmethod
+    def _legible(cls, value: str) -> str:
+        if not re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
+            raise ValueError("is no colour of the form #1f4e79")
+        ratio = contrast(value, WHITE)
+        if ratio < LEAST:
+            raise ValueError(f"has a contrast of {ratio:.1f} to 1 with white; text needs {LEAST} to 1")
+        return value.lower()
 
     @field_validator("date")
     @classmethod
@@ -306,7 +324,7 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
     else:
         return {}
     options = {str(key).replace("-", "_"): value for key, value in table.items()}
-    for name in ("labels", "truth", "cache_dir", "notes", "tensorboard", "figures"):
+    for name in PATHS:
         if isinstance(options.get(name), str):
             options[name] = found.parent / options[name]
     if isinstance(options.get("pythonpath"), str):

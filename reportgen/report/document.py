@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from reportgen.figures.figure import Figure, Picture
 from reportgen.text import Message
+
+ACCENT: Final = "#1f4e79"
+"""The report's own blue."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ class Style:
     lang: str = "en"
     pdf_a: bool = False
     """Whether the PDF is PDF/A-3u, for archives, instead of PDF/UA-1."""
+    notes: str = ""
+    """The reviewer's own words, in Markdown."""
+    css: str = ""
+    """Style sheet that comes after the report's own; it fetches nothing."""
+    templates: Path | None = None
+    """Folder of templates that replace the report's own."""
+    logo: Picture | None = None
+    accent: str = ACCENT
+    """The one colour of headings and rules, ``#rrggbb``, to be read on white."""
 
 
 @dataclass(frozen=True)

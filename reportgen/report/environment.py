@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import gettext
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 import reportgen
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.formula import formula_svg
+from reportgen.language import catalogue
 from reportgen.report.document import Document, Reference, Section
 from reportgen.report.notes import notes_html
 from reportgen.text import Message, shown
@@ -32,17 +33,27 @@ def template_folder() -> Path:
 
 
 @cache
-def environment() -> Environment:
-    """One environment for all documents."""
-    made = Environment(
-        loader=FileSystemLoader(template_folder()),
+def environment(lang: str = "en", templates: Path | None = None) -> Environment:
+    """One environment for all documents in a language.
+
+    It is a sandbox: a template reads what it is given, and neither changes it nor reaches further.
+
+    Args:
+        lang: of all sentences.
+        templates: folder of a user's own templates. They come before those of the same name here, which stay within
+            their reach as ``reportgen/<name>``.
+    """
+    own = FileSystemLoader(template_folder())
+    users = [FileSystemLoader(templates)] if templates is not None else []
+    made = ImmutableSandboxedEnvironment(
+        loader=ChoiceLoader([*users, own, PrefixLoader({"reportgen": own})]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    translations = gettext.NullTranslations()
+    translations = catalogue(lang)
     made.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
     made.filters["words"] = lambda value: shown(
         value.translated(translations.gettext) if isinstance(value, Message) else str(value)

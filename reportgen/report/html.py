@@ -14,9 +14,12 @@ from markupsafe import Markup
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
 from reportgen.report.document import Document
-from reportgen.report.environment import context_of, environment, template_folder
+from reportgen.report.environment import context_of, template_folder
 from reportgen.report.facts import json_bytes
 from reportgen.report.fonts import font_faces
+from reportgen.report.page import check_page
+from reportgen.report.stylesheet import styled
+from reportgen.report.templates import rendered
 from reportgen.text import shown_page
 
 MOST_LISTED = 1000
@@ -27,8 +30,9 @@ def render_html(document: Document) -> bytes:
     """The report as one HTML file."""
     pictures = _Pictures()
     folder = template_folder()
-    css = font_faces() + (folder / "screen.css").read_text(encoding="utf-8")
+    css = styled(font_faces() + (folder / "screen.css").read_text(encoding="utf-8"), document.style)
     script = (folder / "screen.js").read_text(encoding="utf-8")
+    policy = _policy(css, script)
     context = context_of(
         document,
         pictures.show,
@@ -36,16 +40,18 @@ def render_html(document: Document) -> bytes:
         gradient=gradient_png,
         css=Markup(css),
         script=Markup(script),
-        policy=_policy(css, script),
+        policy=policy,
         island=_island(document.facts),
         symbols=pictures.symbols,
         shown_layers=_layers(document),
     )
-    template = environment().get_template("report.html.j2")
     # the templates alone know what they show how often, so they are asked first
-    template.render({**context, "show": pictures.count})
+    rendered("report.html.j2", {**context, "show": pictures.count}, document.style)
     # filters escape single words; names inside sentences and attributes are seen to here
-    return shown_page(template.render(context)).encode("utf-8")
+    made = shown_page(rendered("report.html.j2", context, document.style))
+    if document.style.templates is not None:
+        check_page(made, policy, document.style.templates.name)
+    return made.encode("utf-8")
 
 
 def _policy(css: str, script: str) -> str:

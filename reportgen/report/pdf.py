@@ -11,13 +11,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reportgen.errors import OutputError
+from reportgen.errors import OutputError, UsageError
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
 from reportgen.figures.fonts import FONTS, drawable, font_file
 from reportgen.report.document import Document
-from reportgen.report.environment import context_of, environment, template_folder
+from reportgen.report.environment import context_of, template_folder
 from reportgen.report.pdf_a import archival_options
+from reportgen.report.stylesheet import styled
+from reportgen.report.templates import rendered
 
 
 def render_pdf(document: Document) -> bytes:
@@ -39,15 +41,20 @@ def render_pdf(document: Document) -> bytes:
             )
         return Markup('<img class="picture{}" alt="{}" src="figure:{}">').format(kind, alt, picture.digest)
 
-    css = (template_folder() / "print.css").read_text(encoding="utf-8")
+    css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), document.style)
     context = context_of(document, show, medium="print", gradient=gradient_png, css=Markup(css))
-    html = drawable(environment().get_template("print.html.j2").render(context))
+    html = drawable(rendered("print.html.j2", context, document.style))
     fetcher = memory_fetcher(pictures)
     variant = archival_options(document) if document.style.pdf_a else {"pdf_variant": "pdf/ua-1"}
-    with hushed():
-        made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
-            pdf_identifier=identifier(document.facts), **variant
-        )
+    try:
+        with hushed():
+            made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
+                pdf_identifier=identifier(document.facts), **variant
+            )
+    except weasyprint.urls.FatalURLFetchingError as error:
+        if document.style.templates is None:
+            raise
+        raise UsageError(f"a template in {document.style.templates.name!r} asks for something: {error}") from None
     return bytes(made)
 
 

@@ -11,9 +11,11 @@ from markupsafe import Markup
 
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
+from reportgen.language import translator
 from reportgen.report.document import Document, Section
-from reportgen.report.environment import context_of, environment
+from reportgen.report.environment import context_of
 from reportgen.report.latex import UNICODE, escaped
+from reportgen.report.templates import rendered
 
 _LEFT_OUT: Final = frozenset(("table", "figure", "svg", "dl", "style", "script", "details"))
 _BLOCKS: Final = frozenset(("p", "div", "h3", "h4", "li", "section"))
@@ -26,12 +28,14 @@ def methods(document: Document, *, wide: bool = False) -> str:
     Args:
         wide: see `reportgen.report.latex.escaped`.
     """
-    translate = environment().filters["words"]
+    gettext = translator(document.style.lang)
     parts = []
     for section in document.sections:
         if section.facts["status"] == "complete":
             told = paragraphs(document, section, wide=wide)
-            parts.append("\n\n".join([rf"\subsection*{{{escaped(translate(section.title), wide=wide)}}}", *told]))
+            parts.append(
+                "\n\n".join([rf"\subsection*{{{escaped(section.title.translated(gettext), wide=wide)}}}", *told])
+            )
     text = "\n\n".join(parts)
     head = "% The methods in words; formulas need amsmath.\n" + (UNICODE + "\n" if "reportgenunicode" in text else "")
     return f"{head}\n{text}\n"
@@ -44,7 +48,7 @@ def paragraphs(document: Document, section: Section, *, wide: bool = False) -> l
         return Markup("")
 
     context: dict[str, Any] = dict(context_of(document, nothing, medium="tex", gradient=gradient_png))
-    html = environment().get_template(section.template).render({**context, "section": section})
+    html = rendered(section.template, {**context, "section": section}, document.style)
     reader = _Reader(wide)
     reader.feed(html)
     reader.close()

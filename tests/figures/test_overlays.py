@@ -17,7 +17,7 @@ from reportgen.figures.tiles import COARSE, coarse
 
 def decoded(picture: Picture) -> np.ndarray:
     with Image.open(io.BytesIO(picture.data)) as image:
-        assert image.format == "JPEG"
+        assert image.format == {"image/jpeg": "JPEG", "image/png": "PNG"}[picture.media]
         assert image.size == (picture.width, picture.height)
         return np.array(image.convert("RGB")).astype(int)
 
