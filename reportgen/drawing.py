@@ -140,6 +140,7 @@ def _evidence(
         lru_cache(maxsize=1)(lambda case: withheld(pictures.read(case.digest)["fitted"], job)),
         job.colormap,
         not job.no_originals,
+        job.lang,
     )
 
 

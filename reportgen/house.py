@@ -10,6 +10,7 @@ from PIL import Image
 from reportgen.clock import today
 from reportgen.errors import UsageError
 from reportgen.figures.figure import Picture
+from reportgen.figures.han import han_font
 from reportgen.figures.tiles import png
 from reportgen.job import Job
 from reportgen.report.document import Style
@@ -29,6 +30,11 @@ def style_of(job: Job) -> Style:
     Raises:
         UsageError: if a file that the job names cannot be used.
     """
+    if job.lang == "zh" and han_font() is None:
+        raise UsageError(
+            "--lang zh needs a font for Chinese, and there is none",
+            "pip install 'reportgen[zh]', or install one such as Noto Sans CJK",
+        )
     if job.template_dir is not None:
         check_templates(job.template_dir)
     return Style(
@@ -37,6 +43,7 @@ def style_of(job: Job) -> Style:
         date=job.date or today(),
         paper=job.paper,
         pdf_a=job.pdf_a,
+        lang=job.lang,
         notes=read_notes(job.notes) if job.notes is not None else "",
         css=read_css(job.css) if job.css is not None else "",
         templates=job.template_dir,

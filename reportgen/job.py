@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from reportgen.errors import UsageError
 from reportgen.figures.contrast import LEAST, WHITE, contrast
+from reportgen.language import Language
 from reportgen.text import line
 
 Preset = Literal["quick", "standard", "full"]
@@ -196,6 +197,7 @@ class Job(BaseModel):
     notes: Path | None = _option(
         None, DOCUMENT, "the reviewer's scope, opinion and sign-off, set in the report", "FILE.md"
     )
+    lang: Language = _option("en", DOCUMENT, "language of the document; report.json is always English")
     logo: Path | None = _option(None, DOCUMENT, "picture on the cover: PNG or JPEG", "FILE")
     accent: str = _option("#1f4e79", DOCUMENT, "colour of headings and rules, legible on white", "#RRGGBB")
     template_dir: Path | None = _option(None, DOCUMENT, "templates that replace or extend the report's own", "DIR")

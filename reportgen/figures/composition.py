@@ -11,13 +11,14 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageDraw
 
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Figure, Panel, Picture, Row
-from reportgen.figures.fonts import drawable, font_file
+from reportgen.figures.fonts import HAN, drawable, font_file, wants_han
 from reportgen.figures.tiles import png
 from reportgen.text import Translate
 
@@ -128,8 +129,11 @@ def raster(composition: Composition, dpi: int = DPI) -> Picture:
     draw = ImageDraw.Draw(canvas)
     for words in composition.words:
         height = words.size * _POINT * scale
-        font = _font().font_variant(size=height)
-        draw.text((words.x * scale, words.y * scale + _ASCENT * height), words.text, (26, 28, 32), font, "ls")
+        x = words.x * scale
+        for run, name in _runs(words.text):
+            font = _font(name).font_variant(size=height)
+            draw.text((x, words.y * scale + _ASCENT * height), run, (26, 28, 32), font, "ls")
+            x += font.getlength(run)
     return png(canvas, dpi=dpi)
 
 
@@ -220,15 +224,33 @@ def _size(picture: Picture, cell: float) -> tuple[float, float]:
 
 
 @cache
-def _font() -> FreeTypeFont:
+def _font(name: str) -> FreeTypeFont:
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(font_file("sans")), 100)
+    return ImageFont.truetype(str(font_file(name)), 100)
+
+
+@cache
+def _latin() -> frozenset[int]:
+    from fontTools.ttLib import TTFont
+
+    with TTFont(font_file("sans"), lazy=True) as font:
+        return frozenset(font.getBestCmap())
+
+
+def _runs(text: str) -> Iterator[tuple[str, str]]:
+    """(part, font) of a line: what the report's own sans-serif cannot draw is left to others."""
+
+    def font_of(c: str) -> str:
+        return "sans" if ord(c) in _latin() else HAN if wants_han(c) else "mono"
+
+    for name, run in groupby(text, key=font_of):
+        yield "".join(run), name
 
 
 def _width(text: str, size: float) -> float:
     """Millimetres."""
-    return float(_font().getlength(text)) / 100 * size * _POINT
+    return sum(float(_font(name).getlength(run)) for run, name in _runs(text)) / 100 * size * _POINT
 
 
 def _leading(size: float) -> float:

@@ -8,20 +8,30 @@ from pathlib import Path
 from typing import Final
 
 from reportgen.errors import OutputError
+from reportgen.figures.han import han_covered, han_font
 from reportgen.text import shown
 
 FONTS: Final = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
+"""Those that are always there."""
+
+HAN: Final = "han"
+"""The one for Chinese, where there is one."""
 
 _BLANK: Final = frozenset({0x0A, 0x09, 0x0D, 0x200B})
 
 
 @cache
 def font_file(name: str) -> Path:
-    """The file of one of `FONTS`.
+    """The file of one of `FONTS`, or of `HAN`.
 
     Raises:
         OutputError: if the package that should hold it does not.
     """
+    if name == HAN:
+        found_han = han_font()
+        if found_han is None:
+            raise OutputError("there is no font for Chinese", "pip install 'reportgen[zh]'")
+        return found_han
     if name == "mono":
         import matplotlib
 
@@ -52,11 +62,18 @@ def covered() -> frozenset[int]:
     return frozenset(code for code in found if code in _BLANK or shown(chr(code)) == chr(code))
 
 
+def wants_han(text: str) -> bool:
+    """Whether there are characters in `text` that the Chinese font alone can draw, and there is one."""
+    foreign = {ord(c) for c in set(text)} - covered()
+    return bool(foreign) and not foreign.isdisjoint(han_covered())
+
+
 def drawable(text: str) -> str:
     """`text` with every character that no font can draw written as an escape (``\\u732b``): never a box."""
     known = covered()
     if all(ord(c) in known for c in set(text)):
         return text
+    known |= han_covered()
     return "".join(c if ord(c) in known else escaped(c) for c in text)
 
 

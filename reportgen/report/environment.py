@@ -19,6 +19,7 @@ from reportgen.figures.formula import formula_svg
 from reportgen.language import catalogue
 from reportgen.report.document import Document, Reference, Section
 from reportgen.report.notes import notes_html
+from reportgen.report.terms import reason, term
 from reportgen.text import Message, shown
 
 Show = Callable[[Picture, str], Markup]
@@ -59,6 +60,8 @@ def environment(lang: str = "en", templates: Path | None = None) -> Environment:
         value.translated(translations.gettext) if isinstance(value, Message) else str(value)
     )
     made.filters["shown"] = lambda value: shown(str(value))
+    made.filters["term"] = lambda value: shown(term(str(value)).translated(translations.gettext))
+    made.filters["reason"] = lambda value: shown(reason(str(value)).translated(translations.gettext))
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
     made.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
     made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"

@@ -8,7 +8,9 @@ from typing import Final
 
 from reportgen.figures.composition import LINE, Composition, Placed, Words
 from reportgen.figures.figure import Picture
+from reportgen.figures.fonts import wants_han
 from reportgen.report.pdf import hushed, memory_fetcher, weasyprint_module
+from reportgen.report.stylesheet import with_han
 
 VERSION: Final = "1.5"
 """What pdfTeX takes without a warning."""
@@ -17,8 +19,11 @@ _AT_ONCE: Final = 64
 """So many pages are laid out together: fonts are read once, and pictures of a whole report need not fit into memory."""
 
 _STYLE: Final = (
-    '@font-face { font-family: "Figure Sans"; src: url(font:sans) }'
-    "@page { margin: 0 } body { margin: 0; font: 7pt/1 'Figure Sans'; color: #1a1c20 }"
+    # the names by which drawings ask for them, too
+    '@font-face { font-family: "Report Sans"; src: url(font:sans) }'
+    '@font-face { font-family: "Report Sans"; font-weight: 600; src: url(font:sans-semibold) }'
+    '@font-face { font-family: "Report Mono"; src: url(font:mono) }'
+    '@page { margin: 0 } body { margin: 0; font: 7pt/1 "Report Sans", "Report Mono"; color: #1a1c20 }'
     "section { position: relative } img, span { position: absolute } "
     f"span {{ white-space: pre; line-height: {LINE} }}"
 )
@@ -47,7 +52,7 @@ def pdf_files(compositions: Sequence[Composition], identifier: bytes | None = No
 
 def _page(compositions: Sequence[Composition]) -> str:
     """A document with a page of its own size for each composition; everything on it stands where it was composed."""
-    rules, sections = [_STYLE], []
+    rules, sections = [with_han(_STYLE) if _has_han(compositions) else _STYLE], []
     for number, one in enumerate(compositions):
         size = f"{_mm(one.width)} {_mm(one.height)}"
         # a hair more than the page would be a second page
@@ -56,6 +61,12 @@ def _page(compositions: Sequence[Composition]) -> str:
         inner = "".join(map(_picture, one.pictures)) + "".join(map(_words, one.words))
         sections.append(f'<section id="s{number}">{inner}</section>')
     return f"<!DOCTYPE html><meta charset=utf-8><title>-</title><style>{''.join(rules)}</style>{''.join(sections)}"
+
+
+def _has_han(compositions: Sequence[Composition]) -> bool:
+    drawn = (p.picture.data for one in compositions for p in one.pictures if p.picture.media == "image/svg+xml")
+    texts = [*(words.text for one in compositions for words in one.words), *(data.decode("utf-8") for data in drawn)]
+    return wants_han("".join(texts))
 
 
 def _picture(placed: Placed) -> str:

@@ -14,11 +14,12 @@ from markupsafe import Markup
 from reportgen.errors import OutputError, UsageError
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
-from reportgen.figures.fonts import FONTS, drawable, font_file
+from reportgen.figures.fonts import FONTS, HAN, drawable, font_file, wants_han
 from reportgen.report.document import Document
 from reportgen.report.environment import context_of, template_folder
+from reportgen.report.facts import json_bytes
 from reportgen.report.pdf_a import archival_options
-from reportgen.report.stylesheet import styled
+from reportgen.report.stylesheet import styled, with_han
 from reportgen.report.templates import rendered
 
 
@@ -42,6 +43,8 @@ def render_pdf(document: Document) -> bytes:
         return Markup('<img class="picture{}" alt="{}" src="figure:{}">').format(kind, alt, picture.digest)
 
     css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), document.style)
+    if document.style.lang != "en" or wants_han(json_bytes(document.facts).decode("utf-8")):
+        css = with_han(css)
     context = context_of(document, show, medium="print", gradient=gradient_png, css=Markup(css))
     html = drawable(rendered("print.html.j2", context, document.style))
     fetcher = memory_fetcher(pictures)
@@ -98,7 +101,7 @@ def memory_fetcher(pictures: Mapping[str, Picture]) -> Any:
             if scheme == "figure" and name in pictures:
                 picture = pictures[name]
                 return URLFetcherResponse(url, BytesIO(picture.data), {"Content-Type": picture.media})
-            if scheme == "font" and name in FONTS:
+            if scheme == "font" and name in (*FONTS, HAN):
                 return URLFetcherResponse(url, BytesIO(font_file(name).read_bytes()), {"Content-Type": "font/otf"})
             raise FatalURLFetchingError(f"{scheme!r} addresses are not fetched")
 

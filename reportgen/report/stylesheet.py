@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from reportgen.errors import UsageError
 from reportgen.figures.contrast import lightened
+from reportgen.figures.fonts import HAN
+from reportgen.figures.han import FAMILY
 from reportgen.report.document import ACCENT, Style
 from reportgen.text import line, shown_page
 
 ACCENT_ON_DARK: Final = "#8ab8e6"
 """What the report's own style sheets call their one colour on a dark page."""
+
+_LAST: Final = '"Report Mono"'
+"""Every stack of fonts in the style sheet for print ends in it."""
 
 _FETCHING: Final = frozenset(("url", "src", "image", "image-set", "-webkit-image-set", "cross-fade"))
 _FAULTY: Final = {"bad-url": "a url() that does not end", "bad-string": "a string that does not end"}
@@ -23,6 +29,17 @@ def styled(css: str, style: Style) -> str:
     if style.accent != ACCENT:
         css = css.replace(ACCENT, style.accent).replace(ACCENT_ON_DARK, lightened(style.accent))
     return f"{css}\n{style.css}" if style.css else css
+
+
+def with_han(css: str) -> str:
+    """A style sheet for print whose every stack of fonts ends in the one for Chinese."""
+    face = f'@font-face {{ font-family: "{FAMILY}"; src: url(font:{HAN}) }}\n'
+    stacks = re.sub(r"@font-face\s*\{[^}]*\}|" + _LAST, lambda hit: _followed(hit[0]), css)
+    return face + stacks
+
+
+def _followed(words: str) -> str:
+    return f'{words}, "{FAMILY}"' if words == _LAST else words
 
 
 def read_css(file: Path) -> str:

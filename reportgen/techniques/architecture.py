@@ -82,7 +82,7 @@ class Architecture(Technique):
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         recording = _recording(evidence)
-        hierarchy = Hierarchy(recording)
+        hierarchy = Hierarchy(recording, evidence.words)
         seen = overview(hierarchy)
         picture = drawn(seen.diagram, recording["macs"]).picture
         yield self._figure(

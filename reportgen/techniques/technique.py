@@ -21,6 +21,7 @@ from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.overlays import ALONE, READING, heat_map, map_alone
 from reportgen.figures.tiles import coarse
 from reportgen.findings import Finding
+from reportgen.language import translator
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.text import Message
@@ -190,6 +191,7 @@ class Evidence:
         picture: a case as the network saw it, uint8 (H, W, 3) or (H, W).
         colormap: colours of heat maps.
         originals: photographs may be shown; if not, `picture` gives mid grey, whoever asks, and maps are `coarse`.
+        lang: language of words that are drawn into pictures.
     """
 
     resolution: Resolution
@@ -198,6 +200,16 @@ class Evidence:
     picture: Callable[[Case], Array]
     colormap: str = "inferno"
     originals: bool = True
+    lang: str = "en"
+
+    def words(self, message: Message) -> str:
+        """A sentence in the language of the document, for what is drawn into a picture."""
+        return message.translated(translator(self.lang))
+
+    @property
+    def han(self) -> bool:
+        """Whether words in pictures may be Chinese."""
+        return self.lang == "zh"
 
     def overlay(self, case: Case, values: Array, *, low: float, high: float) -> Picture:
         """A map (h, w) laid over its image, or alone where photographs are withheld; see `heat_map`, `map_alone`."""
