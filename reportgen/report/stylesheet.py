@@ -60,7 +60,9 @@ def read_css(file: Path) -> str:
         raise UsageError(f"the style sheet {name!r} is not UTF-8 text", "save it as UTF-8") from None
     for number, row in enumerate(text.split("\n"), 1):
         if shown_page(row) != row:
-            raise UsageError(f"{name}, line {number}: an unseen character", "write it as an escape of CSS, such as \\202e")
+            raise UsageError(
+                f"{name}, line {number}: an unseen character", "write it as an escape of CSS, such as \\202e"
+            )
         if "</style" in row.lower():
             raise UsageError(f"{name}, line {number}: a style sheet holds no </style", "remove it")
     _check(tinycss2.parse_stylesheet(text, skip_comments=True, skip_whitespace=True), name)

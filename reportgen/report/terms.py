@@ -102,6 +102,14 @@ REASONS: Final[Sequence[Message]] = (
     _("{size} pixels, a side longer than {most}"),
     _("{size} pixels, more than {most} million"),
     _("--transform raised {error}"),
+    _("--transform made the shape {shape}, not {expected}: see --input-size and --channels-in"),
+    _("--transform made values that are not finite"),
+    _("the input has the shape {shape}, not {expected}: see --input-size and --channels-in"),
+    _("the input has values that are not finite"),
+    _("too large for the memory of this machine"),
+    _("{bands} channels, and the model takes {channels}: hand over tensors, or --transform"),
+    _("{size} pixels, and --resize none needs {needed}"),
+    _("{size} pixels, too elongated to be scaled"),
     _("32-bit integers, whose white is not known: save it with 8 or 16 bits"),
 )
 """Reasons why a file was skipped. The fields are filled from the words themselves."""

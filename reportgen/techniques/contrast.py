@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
-from reportgen.figures.overlays import READING, heat_map
 from reportgen.store import Array
 from reportgen.techniques.technique import Case, Evidence
 from reportgen.text import Message, _, verbatim
@@ -59,7 +58,7 @@ def contrast(
             image=case.name,
             predicted=predicted,
             true=true,
-            reading=READING,
+            reading=evidence.reading,
         ),
         columns=3,
         headings=(
@@ -83,10 +82,9 @@ def _row(
 ) -> Row:
     maps = [np.maximum(arrays[f"{method}/{layer}/{one}"].astype(np.float64), 0) for one in classes]
     high = max(float(one.max()) for one in maps)
-    photo = evidence.picture(case)
     panels = [
         Panel(
-            heat_map(photo, values, low=0.0, high=high, colormap=evidence.colormap),
+            evidence.overlay(case, values, low=0.0, high=high),
             _maximum(values),
             _(
                 "{title} at {layer} for {label}, on the scale of both",
@@ -102,7 +100,7 @@ def _row(
     difference = maps[0] - maps[1]
     panels.append(
         Panel(
-            heat_map(photo, difference, low=-high, high=high, colormap=DIVERGING),
+            evidence.overlay(case, difference, low=-high, high=high, colormap=DIVERGING),
             verbatim(f"{float(difference.min()):.2g} … {float(difference.max()):.2g}"),
             _("{title} at {layer}: the map of the predicted class less that of the true one", title=title, layer=layer),
             name=f"{slug(layer)}-difference",

@@ -211,12 +211,16 @@ class Evidence:
         """Whether words in pictures may be Chinese."""
         return self.lang == "zh"
 
-    def overlay(self, case: Case, values: Array, *, low: float, high: float) -> Picture:
-        """A map (h, w) laid over its image, or alone where photographs are withheld; see `heat_map`, `map_alone`."""
+    def overlay(self, case: Case, values: Array, *, low: float, high: float, colormap: str = "") -> Picture:
+        """A map (h, w) laid over its image, or alone where photographs are withheld; see `heat_map`, `map_alone`.
+
+        Args:
+            colormap: another than that of the document's heat maps.
+        """
         picture = self.picture(case)
         if self.originals:
-            return heat_map(picture, values, low=low, high=high, colormap=self.colormap)
-        return map_alone(picture.shape, values, low=low, high=high, colormap=self.colormap)
+            return heat_map(picture, values, low=low, high=high, colormap=colormap or self.colormap)
+        return map_alone(picture.shape, values, low=low, high=high, colormap=colormap or self.colormap)
 
     @property
     def reading(self) -> Message:
