@@ -35,6 +35,7 @@ _WORDS: Final[Mapping[str, Message]] = {
     "mm": _("matrix product"),
     "bmm": _("matrix product"),
     "baddbmm": _("matrix product"),
+    "add": _("add"),
     "cat": _("concat"),
     "mul": _("multiply"),
     "hardtanh": _("clip"),

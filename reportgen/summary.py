@@ -15,11 +15,12 @@ from reportgen.figures.colour import UNIFORM
 from reportgen.findings import Finding
 from reportgen.job import Job
 from reportgen.metrics import accuracy
+from reportgen.report.terms import term
 from reportgen.store import Array
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth
-from reportgen.text import Message, _
+from reportgen.text import Message, _, listed
 from reportgen.versions import library_versions
 
 SCHEMA_VERSION = 1
@@ -184,7 +185,7 @@ def _about_preprocessing(resolution: Resolution) -> list[Finding]:
     if not assumed:
         return []
     sure = bool(resolution.model.get("head_published"))
-    names = ", ".join(assumed)
+    names = listed([term(one) for one in assumed])
     if sure:
         detail = _(
             "The file does not say how images are prepared. What the architecture's published weights expect was "
@@ -206,7 +207,7 @@ def _about_preprocessing(resolution: Resolution) -> list[Finding]:
             rule="preprocessing.assumed",
             about="model",
             severity="notice" if sure else "warning",
-            subject=names,
+            subject=str(names),
             title=_("Preprocessing was assumed"),
             detail=detail,
             value=len(assumed),

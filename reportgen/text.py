@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -53,6 +53,13 @@ def _(template: str, **parameters: object) -> Message:
 def verbatim(words: str) -> Message:
     """Words that are nobody's to translate (a file name, a class name), as a `Message`."""
     return Message("{words}" if words else "", MappingProxyType({"words": words} if words else {}))
+
+
+def listed(parts: Sequence[Message]) -> Message:
+    """Several words in a row, with the commas of the language. At least one."""
+    if len(parts) == 1:
+        return parts[0]
+    return _("{first}, {rest}", first=parts[0], rest=listed(parts[1:]))
 
 
 def line(words: str, most: int = 600) -> str:

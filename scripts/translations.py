@@ -34,7 +34,8 @@ Found = tuple[str, str]
 
 def sentences() -> Iterator[Found]:
     """(sentence, file it stands in), by file."""
-    templates = {"trim_blocks": "true", "lstrip_blocks": "true"}
+    # as the environment of the templates is set up, or sentences would not be found again
+    templates = {"trim_blocks": "true", "lstrip_blocks": "true", "newstyle_gettext": "true"}
     for folder, method, options in (
         (ROOT / "reportgen", ("**.py", "python"), {}),
         (ROOT / "templates", ("**.j2", "jinja2"), {"**.j2": templates}),
