@@ -132,7 +132,8 @@ def _pictures(
     """
     vectors = [(f"{one.stem}.pdf", composition) for one, composition in zip(figures, whole, strict=True)]
     written: set[tuple[str, str]] = set()
-    for one, composition in zip(figures, whole, strict=True):
+    # a panel of an image is called after that image, not after an overview that shows it too
+    for one, composition in sorted(zip(figures, whole, strict=True), key=lambda pair: pair[0].figure.exhibit is None):
         if all(placed.picture.media != "image/svg+xml" for placed in composition.pictures):
             yield f"{one.stem}.png", raster(composition).data
         width = cell_width(one.figure)

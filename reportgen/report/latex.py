@@ -161,7 +161,7 @@ def figure_environment(stem: str, caption: str, *, width: float, wide: bool = Fa
     lines = [
         r"\providecommand*{\reportgenpath}{}% folder of these files, with a slash at its end",
         *([UNICODE] if r"\reportgenunicode" in told else []),
-        r"\begin{figure}[htbp]",
+        r"\begin{figure}[!htbp]",
         r"  \centering",
         rf"  \includegraphics[width={width:.3f}\linewidth,height=0.8\textheight,keepaspectratio]"
         rf"{{\reportgenpath {stem}.pdf}}",
@@ -200,7 +200,7 @@ def collection(groups: Sequence[tuple[str, Sequence[str]]], *, wide: bool = Fals
         rf"{alone}\usepackage[margin=22mm]{{geometry}}\fi",
         rf"{alone}\usepackage{{graphicx,amsmath}}\fi",
         *chinese,
-        rf"{alone}\begin{{document}}\fi",
+        rf"{alone}\begin{{document}}\sloppy\fi",
         rf"{alone}\input{{\reportgenpath methods.tex}}\fi",
     ]
     for heading, stems in groups:
