@@ -198,10 +198,13 @@ def _exhibit(
 
 
 def _ordered(figures: Sequence[Figure]) -> tuple[Figure, ...]:
-    """Figures of one image: what spans the layers before what shows one; those that stand beside others together."""
-    first = next((place for place, figure in enumerate(figures) if figure.beside), 0)
+    """Figures of one image as they fill its pages: maps of all layers, single techniques side by side, one layer each,
+    single units.
+    """
+    first = next((place for place, figure in enumerate(figures) if figure.beside), len(figures))
 
-    def rank(place: int) -> tuple[bool, bool]:
-        return figures[place].layer is not None, place > first and not figures[place].beside
+    def rank(place: int) -> int:
+        figure = figures[place]
+        return 1 if figure.beside else 2 if figure.layer is not None else 3 if place > first else 0
 
     return tuple(figures[place] for place in sorted(range(len(figures)), key=rank))

@@ -12,6 +12,9 @@ from typing import Literal
 
 from reportgen.text import Message, _
 
+SMALL = 8
+"""So many pictures in a row are small: maps and kernels of few pixels."""
+
 Media = Literal["image/png", "image/jpeg", "image/svg+xml"]
 
 
@@ -117,6 +120,12 @@ class Figure:
         """All layers it shows something of, in reading order."""
         shown = (panel.layer for row in self.rows for panel in row.panels if panel and panel.layer)
         return tuple(dict.fromkeys((*([self.layer] if self.layer else ()), *shown)))
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its pictures leave room for the caption beside them on paper: few in a row, or many small ones."""
+        headed = any(row.head for row in self.rows)
+        return not (headed or self.wide or self.beside) and (self.columns <= 4 or self.columns == SMALL)
 
     def column_layer(self, column: int) -> str:
         """The layer of all panels of a column, if it is one; `column` counts from 0."""

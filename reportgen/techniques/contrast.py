@@ -11,7 +11,7 @@ from reportgen.store import Array
 from reportgen.techniques.technique import Case, Evidence
 from reportgen.text import Message, _, verbatim
 
-DEEPEST = 3
+DEEPEST = 2
 """So many layers are compared, the deepest: they are close to the decision."""
 DIVERGING = "RdBu_r"
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 4
+MOST_IN_A_ROW = 6
 PERCENTILE = 99.5
 """Of the magnitudes of a picture: what lies above has the full colour, so that a few outliers do not grey the rest."""
 UNIT_SIDE = 96
@@ -126,8 +127,9 @@ class InputSpace(Technique):
         for start in range(0, len(cases), 2 * COLUMNS):
             rows: list[Row] = []
             shown = cases[start : start + 2 * COLUMNS]
-            for first in range(0, len(shown), COLUMNS):
-                rows += self._rows(evidence, shown[first : first + COLUMNS])
+            columns = columns_of(len(shown))
+            for first in range(0, len(shown), columns):
+                rows += self._rows(evidence, shown[first : first + columns])
             yield Figure(
                 id=f"{self.name}-overview{f'-{start // (2 * COLUMNS) + 1}' if start else ''}",
                 technique=self.name,
@@ -146,7 +148,7 @@ class InputSpace(Technique):
                     n=len(shown),
                     reading=COARSELY,
                 ),
-                columns=COLUMNS,
+                columns=columns,
             )
 
     def _rows(self, evidence: Evidence, cases: tuple[Case, ...]) -> tuple[Row, ...]:
@@ -398,6 +400,11 @@ class Projecting(InputSpace):
             layer=layer,
         )
         return [patch, projection]
+
+
+def columns_of(count: int) -> int:
+    """How many of so many pictures stand in a row: all where they fit, otherwise `COLUMNS`."""
+    return count if count <= MOST_IN_A_ROW else COLUMNS
 
 
 def _counts(probe: Probe, computed: Mapping[str, Tensor]) -> Tensor:

@@ -182,7 +182,7 @@ def test_filter_by_layer(window: Opened) -> None:
     page.select_option("#by-layer", "layer2")
     figure = f"#{page.locator('figure[data-technique=class_activation]').first.get_attribute('id')}"
     assert shown(page, f'{figure} [data-layer="layer1"]') == 0
-    assert shown(page, f'{figure} .picture') > 0
+    assert shown(page, f"{figure} .picture") > 0
     page.select_option("#by-layer", "")
     assert shown(page, f'{figure} [data-layer="layer1"]') > 0
 

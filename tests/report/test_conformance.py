@@ -74,7 +74,12 @@ def test_tables_name_their_columns(tree: Any) -> None:
 
 def test_names_are_words_everywhere(tree: Any) -> None:
     text = " ".join("".join(tree.itertext()).split())
-    for name in ("two\\nlines\\r\\nand\\ttabs.png", "\\x00\\x07\\x1b[31mred", "not utf-8 \\udcff\\udcfe.png", "\\u202eabc"):
+    for name in (
+        "two\\nlines\\r\\nand\\ttabs.png",
+        "\\x00\\x07\\x1b[31mred",
+        "not utf-8 \\udcff\\udcfe.png",
+        "\\u202eabc",
+    ):
         assert name in text
     for name in ("👩\u200d🚀", "العربية", "{{ 7 * 7 }} {% raw %} {name} %(n)s %s", "<b>bold</b> &amp; &#60;i&#62;"):
         assert name in text
