@@ -83,7 +83,7 @@ _UNSEEN = (
     "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # controls
     "\\ud800-\\udfff\\ufdd0-\\ufdef"  # half characters, and what is none
     + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(17))
-    + "\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"  # ends of lines, and what turns the direction of writing
+    + "\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"  # ends of lines, turns of direction
 )
 _IN_NAMES = re.compile(f"[{_UNSEEN}\\t\\n]")
 _IN_PAGES = re.compile(f"[{_UNSEEN}]")

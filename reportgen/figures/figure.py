@@ -125,7 +125,8 @@ class Figure:
     def narrow(self) -> bool:
         """Whether its pictures leave room for the caption beside them on paper: few in a row, or many small ones."""
         headed = any(row.head for row in self.rows)
-        return not (headed or self.wide or self.beside) and (self.columns <= 4 or self.columns == SMALL)
+        few = self.columns <= 4 or self.columns == SMALL or len(self.rows) > 4
+        return few and not (headed or self.wide or self.beside)
 
     def column_layer(self, column: int) -> str:
         """The layer of all panels of a column, if it is one; `column` counts from 0."""
