@@ -67,9 +67,17 @@ def environment(lang: str = "en", templates: Path | None = None) -> Environment:
     made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"
     made.filters["markdown"] = notes_html
     made.filters["softly"] = _softly
+    made.filters["value"] = _value
     made.globals["formula"] = _formula
     made.globals["cite"] = _cite
     return made
+
+
+def _value(value: Any) -> str:
+    """The value of an option in words: lists with commas, numbers with four digits."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @pass_context

@@ -1,4 +1,4 @@
-"""Chromium as the tests drive it: the one of the system, headless, with everything that it asks for or says recorded."""
+"""Chromium as the tests drive it: the system's own, headless; what it asks for and says is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTML report in a browser: by keyboard, folded, enlarged, filtered, dark, narrow, printed, and without JavaScript."""
+"""The HTML report in a browser: keyboard, folding, enlarging, filters, dark, narrow, printed, without JavaScript."""
 
 from __future__ import annotations
 

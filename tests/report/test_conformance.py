@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import html5lib
@@ -60,7 +61,7 @@ def test_headings_go_down_one_by_one(tree: Any) -> None:
     levels = [int(one.tag[1]) for one in tree.iter() if one.tag in ("h1", "h2", "h3", "h4")]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 def test_tables_name_their_columns(tree: Any) -> None:
