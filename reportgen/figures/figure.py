@@ -130,7 +130,8 @@ class Figure:
 
     def column_layer(self, column: int) -> str:
         """The layer of all panels of a column, if it is one; `column` counts from 0."""
-        return _only({row.panels[column].layer for row in self.rows if column < len(row.panels) and row.panels[column]})
+        panels = (row.panels[column] for row in self.rows if column < len(row.panels))
+        return _only({panel.layer for panel in panels if panel})
 
 
 def _only(layers: set[str]) -> str:

@@ -75,6 +75,8 @@ def environment(lang: str = "en", templates: Path | None = None) -> Environment:
 
 def _value(value: Any) -> str:
     """The value of an option in words: lists with commas, numbers with four digits."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} = {_value(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_value, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
