@@ -127,7 +127,7 @@ def synthetic(picture: Values, *, struck: bool = False) -> Picture:
         ink, line = (0 if image.mode == "L" else (0, 0, 0)), max(1, min(width, height) // 64)
         draw.line((0, 0, width - 1, height - 1), fill=ink, width=line)
         draw.line((0, height - 1, width - 1, 0), fill=ink, width=line)
-    return jpeg(image, quality=85, pixelated=max(width, height) < _FEW_PIXELS, subsampling="4:4:4")
+    return jpeg(image, quality=80, pixelated=max(width, height) < _FEW_PIXELS, subsampling="4:4:4")
 
 
 def coarse(values: Values, cells: int = COARSE) -> NDArray[np.float32]:
