@@ -2,7 +2,7 @@
 # not named PYTHON: that is the variable by which a user names the Python for a new .venv
 BIN := .venv/bin
 
-.PHONY: demo test lint fingerprints clean
+.PHONY: demo test lint fingerprints translations clean
 
 demo:
 	@bash scripts/setup.sh demo
@@ -21,6 +21,10 @@ lint:
 fingerprints:
 	@bash scripts/setup.sh test
 	$(BIN)/python scripts/build_fingerprints.py
+
+translations:
+	@bash scripts/setup.sh test
+	$(BIN)/python scripts/translations.py
 
 # reports, caches of tools and builds; .venv and the stored tensors stay
 clean:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from reportgen import __version__
-from reportgen.errors import ReportgenError, UsageError
+from reportgen.errors import ImagesError, LabelsError, ReportgenError, UsageError
 
 COMPLETE, FAILED, USAGE, SECTION_FAILED, STRICT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -182,6 +182,10 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         from reportgen.report.tensorboard import check_directory
 
         check_directory(job.tensorboard)
+    if job.figures is not None:
+        from reportgen.report.figure_files import check_figure_folder
+
+        check_figure_folder(job.figures)
     progress = Progress.on_terminal(quiet=quiet, always=bars)
     try:
         report = audit(model, images, job, progress=progress, command=command_of(model, images, job))
@@ -190,8 +194,9 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         raise
     for target in outputs:
         print(report.write(target))
-    if job.tensorboard is not None:
-        print(job.tensorboard)
+    for folder in (job.figures, job.tensorboard):
+        if folder is not None:
+            print(folder)
     if not report.complete:
         failed = [name for name, one in report.facts["techniques"].items() if one["status"] == "failed"]
         print(f"reportgen: failed: {', '.join(failed)}; the report says why", file=sys.stderr)
@@ -208,14 +213,18 @@ def _counts(finding: dict[str, Any]) -> bool:
 
 def _record_refusal(error: ReportgenError, outputs: list[Path], job: Any) -> None:
     """A requested ``.json`` still records that there is no report, and why."""
+    from reportgen.job import WITHHELD
     from reportgen.report.facts import json_bytes
     from reportgen.report.output import write_atomically
     from reportgen.summary import SCHEMA_VERSION, generator_facts
 
+    # these name images and lines of tables; the terminal has told them
+    withheld = job.names != "path" and isinstance(error, ImagesError | LabelsError | UsageError)
+    reason = WITHHELD if withheld else error.thing
     refusal = {
         "schema": SCHEMA_VERSION,
         "generator": generator_facts(job),
-        "refused": {"error": type(error).__name__, "reason": error.thing, "remedy": error.remedy},
+        "refused": {"error": type(error).__name__, "reason": reason, "remedy": error.remedy},
     }
     for target in outputs:
         if target.suffix == ".json":
@@ -226,7 +235,9 @@ def command_of(model: str, images: Sequence[str], job: Any) -> str:
     """The command that makes the report again: options that differ from the default, files by their names alone."""
     from reportgen.job import flag_of
 
-    words = ["reportgen", Path(model).name, *(Path(image).name or image for image in images)]
+    # an image's own name, or a folder called after a person
+    named = ["IMAGES"] if job.names != "path" else [Path(image).name or image for image in images]
+    words = ["reportgen", Path(model).name, *named]
     for name, value in job.canonical().items():
         if value is True:
             words.append(flag_of(name))

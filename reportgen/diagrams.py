@@ -11,6 +11,7 @@ from typing import Final
 
 from reportgen.engine.hierarchy import CONTAINERS, Hierarchy, Level, Part
 from reportgen.figures.graph import ENTRY, EXIT, MOST_NODES, Drawing, Graph, Node, draw_graph
+from reportgen.text import Message, _, verbatim
 
 _MOST_OVERVIEW: Final = 40
 _MOST_INSIDE: Final = 36
@@ -29,27 +30,28 @@ _SHORT: Final = {
     "BatchNormAct2d": "BN + act",
     "FrozenBatchNorm2d": "BN",
 }
-_WORDS: Final = {
-    "addmm": "matrix product",
-    "mm": "matrix product",
-    "bmm": "matrix product",
-    "baddbmm": "matrix product",
-    "cat": "concat",
-    "mul": "multiply",
-    "hardtanh": "clip",
-    "relu": "ReLU",
-    "silu": "SiLU",
-    "gelu": "GELU",
-    "_softmax": "softmax",
-    "native_batch_norm": "BN",
-    "native_layer_norm": "LN",
-    "native_group_norm": "GN",
-    "max_pool2d_with_indices": "max pool",
-    "avg_pool2d": "mean pool",
-    "_adaptive_avg_pool2d": "mean pool",
-    "constant_pad_nd": "pad",
-    "amax": "maximum",
-    "stack": "stack",
+_WORDS: Final[Mapping[str, Message]] = {
+    "addmm": _("matrix product"),
+    "mm": _("matrix product"),
+    "bmm": _("matrix product"),
+    "baddbmm": _("matrix product"),
+    "add": _("add"),
+    "cat": _("concat"),
+    "mul": _("multiply"),
+    "hardtanh": _("clip"),
+    "relu": verbatim("ReLU"),
+    "silu": verbatim("SiLU"),
+    "gelu": verbatim("GELU"),
+    "_softmax": verbatim("softmax"),
+    "native_batch_norm": verbatim("BN"),
+    "native_layer_norm": verbatim("LN"),
+    "native_group_norm": verbatim("GN"),
+    "max_pool2d_with_indices": _("max pool"),
+    "avg_pool2d": _("mean pool"),
+    "_adaptive_avg_pool2d": _("mean pool"),
+    "constant_pad_nd": _("pad"),
+    "amax": _("maximum"),
+    "stack": _("stack"),
 }
 _SILENT: Final = frozenset(
     ["roll", "constant_pad_nd", "slice", "select", "index", "where", "masked_fill", "add", "div"]
@@ -267,9 +269,9 @@ def diagram_of(
         operations = hierarchy.recording["operations"]
         first, last = "input", "output"
         nodes = [
-            Node(first, "input", shape=dimensions(hierarchy.recording["input"]), role="end"),
+            Node(first, hierarchy.words(_("input")), shape=dimensions(hierarchy.recording["input"]), role="end"),
             *nodes,
-            Node(last, "output", shape=dimensions(operations[-1]["shape"]), role="end"),
+            Node(last, hierarchy.words(_("output")), shape=dimensions(operations[-1]["shape"]), role="end"),
         ]
     names = {-1: first, len(keys): last, **dict(enumerate(keys))}
     return Diagram(Graph(tuple(nodes), tuple((names[t], names[h]) for t, h in level.edges)), modules, macs)
@@ -322,8 +324,8 @@ def step_words(hierarchy: Hierarchy, step: int) -> str:
         kind = hierarchy.operation(~step)["kind"]
         if kind in _SILENT and len(hierarchy.operation(~step)["inputs"]) < 2:
             return ""
-        name = _WORDS.get(kind, kind)
-        name = "attention" if kind.startswith("_scaled_dot_product") else name.strip("_").replace("_", " ")
+        known = _("attention") if kind.startswith("_scaled_dot_product") else _WORDS.get(kind)
+        name = hierarchy.words(known) if known else kind.strip("_").replace("_", " ")
     else:
         name = _SHORT.get(hierarchy.type(step), hierarchy.type(step))
     if len(windows) != 1 or name.startswith("Adaptive"):
@@ -332,7 +334,7 @@ def step_words(hierarchy: Hierarchy, step: int) -> str:
     words = f"{name} {kernel[0]} × {kernel[1]}"
     if max(stride) > 1:
         words += f" / {stride[0]}" if stride[0] == stride[1] else f" / {stride[0]}, {stride[1]}"
-    return words + (f", {groups} groups" if groups > 1 else "")
+    return words + (hierarchy.words(_(", {groups} groups", groups=groups)) if groups > 1 else "")
 
 
 def dimensions(shape: Sequence[int]) -> str:

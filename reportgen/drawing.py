@@ -7,13 +7,16 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from reportgen import summary
-from reportgen.clock import reproducible, today
+from reportgen.clock import reproducible
 from reportgen.engine.plan import (
     Planned,
 )
 from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.exhibits import Choice
+from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Figure
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding, worst_first
@@ -37,6 +40,7 @@ def draw(
     laboratory: Laboratory,
     timings: dict[str, float],
     command: str,
+    style: Style,
 ) -> Document:
     """Figures, results and findings of every technique; then the facts, the verdict, and the document they make.
 
@@ -44,7 +48,9 @@ def draw(
         EntryVanished: if a tensor that was planned on is gone.
     """
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
-    findings = summary.subject_findings(subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched)
+    findings = summary.subject_findings(
+        subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched, job.colormap
+    )
     begin = perf_counter()
     sections: list[Section] = []
     for planned in made.planned:
@@ -55,18 +61,17 @@ def draw(
     timings["draw"] = perf_counter() - begin
     findings = worst_first(findings)
     facts = _facts(job, subject, made, scanned, sections, findings, laboratory, timings)
+    if style.notes:
+        facts["notes"] = style.notes
     return Document(
         facts=facts,
         verdict=summary.verdict(scanned.used, scanned.choices, findings),
         findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
         sections=tuple(sections),
-        exhibits=tuple(_exhibit(choice, facts, sections, pictures, scanned) for choice in scanned.choices),
-        style=Style(
-            title=job.title or f"{subject.model_name}",
-            author=job.author,
-            date=job.date or today(),
-            paper=job.paper,
+        exhibits=tuple(
+            _exhibit(choice, facts, sections, None if job.no_originals else pictures) for choice in scanned.choices
         ),
+        style=style,
         command=command,
     )
 
@@ -132,9 +137,16 @@ def _evidence(
         made.resolution,
         cases,
         scanned_row if scope == "scan" else stored,
-        lru_cache(maxsize=1)(lambda case: pictures.read(case.digest)["fitted"]),
+        lru_cache(maxsize=1)(lambda case: withheld(pictures.read(case.digest)["fitted"], job)),
         job.colormap,
+        not job.no_originals,
+        job.lang,
     )
+
+
+def withheld(pixels: Array, job: Job) -> Array:
+    """`pixels` (H, W, 3) or (H, W), all of them mid grey where photographs must not be shown."""
+    return np.full_like(pixels, MID_GREY) if job.no_originals else pixels
 
 
 def _facts(
@@ -170,26 +182,29 @@ def _facts(
 
 
 def _exhibit(
-    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures, scanned: Scanned
+    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures | None
 ) -> Exhibit:
     prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
-    arrays = pictures.read(prediction["sha256"])
+    arrays = pictures.read(prediction["sha256"]) if pictures is not None else {}
     own = [figure for section in sections for figure in section.figures if figure.exhibit == choice.name]
     return Exhibit(
         name=choice.name,
         why=summary.why(choice),
-        picture=photograph(arrays["fitted"]),
-        original=photograph(arrays["original"], longest=ORIGINAL_SIDE),
+        picture=photograph(arrays["fitted"]) if arrays else None,
+        original=photograph(arrays["original"], longest=ORIGINAL_SIDE) if arrays else None,
         prediction=prediction,
         figures=_ordered(own),
     )
 
 
 def _ordered(figures: Sequence[Figure]) -> tuple[Figure, ...]:
-    """Figures of one image: what spans the layers before what shows one; those that stand beside others together."""
-    first = next((place for place, figure in enumerate(figures) if figure.beside), 0)
+    """Figures of one image as they fill its pages: maps of all layers, single techniques side by side, one layer each,
+    single units.
+    """
+    first = next((place for place, figure in enumerate(figures) if figure.beside), len(figures))
 
-    def rank(place: int) -> tuple[bool, bool]:
-        return figures[place].layer is not None, place > first and not figures[place].beside
+    def rank(place: int) -> int:
+        figure = figures[place]
+        return 1 if figure.beside else 2 if figure.layer is not None else 3 if place > first else 0
 
     return tuple(figures[place] for place in sorted(range(len(figures)), key=rank))

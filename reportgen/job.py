@@ -5,7 +5,9 @@ A field's metadata says in which group of ``--help`` it stands and how its flag 
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from reportgen.errors import UsageError
+from reportgen.figures.contrast import LEAST, WHITE, contrast
+from reportgen.language import Language
+from reportgen.text import line
 
 Preset = Literal["quick", "standard", "full"]
 OutputKind = Literal["auto", "logits", "softmax", "log-softmax", "sigmoid", "multilabel"]
@@ -106,8 +111,17 @@ Assignments = Annotated[dict[str, Any], BeforeValidator(_assignments)]
 TechniqueOptions = Annotated[dict[str, dict[str, Any]], BeforeValidator(_nested)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
-LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard"})
+LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard", "figures"})
 """Options that say where and how fast, not what: no report tells them."""
+
+MOST_LETTERS = 200
+"""Of a title or an author: a cover holds no more."""
+
+PATHS = ("labels", "truth", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard", "figures")
+"""Options that name one file or folder."""
+
+WITHHELD = "(withheld)"
+"""Stands for what ``--names`` does not allow to be told."""
 
 SUBJECT, DONE, DOCUMENT = "Subject", "What is done", "The document"
 
@@ -182,11 +196,25 @@ class Job(BaseModel):
 
     title: str | None = _option(None, DOCUMENT, "title on the cover")
     author: str = _option("", DOCUMENT, "author on the cover")
-    date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD")
+    notes: Path | None = _option(
+        None, DOCUMENT, "the reviewer's scope, opinion and sign-off, set in the report", "FILE.md"
+    )
+    lang: Language = _option("en", DOCUMENT, "language of the document; report.json is always English")
+    logo: Path | None = _option(None, DOCUMENT, "picture on the cover: PNG or JPEG", "FILE")
+    accent: str = _option("#1f4e79", DOCUMENT, "colour of headings and rules, legible on white", "#RRGGBB")
+    template_dir: Path | None = _option(None, DOCUMENT, "templates that replace or extend the report's own", "DIR")
+    css: Path | None = _option(None, DOCUMENT, "style sheet that follows the report's own", "FILE")
     paper: Literal["a4", "letter"] = _option("a4", DOCUMENT, "paper of the PDF")
+    pdf_a: bool = _option(False, DOCUMENT, "PDF/A-3u with report.json attached, for archives (PDF/UA-1)")
+    names: Literal["path", "stem", "hash"] = _option(
+        "path", DOCUMENT, "how images are called: by path, by name without folder and suffix, by a hash of the content"
+    )
+    no_originals: bool = _option(False, DOCUMENT, "show no photograph, and what is computed from one coarsely only")
+    figures: Path | None = _option(None, DOCUMENT, "every figure as a file, with LaTeX to set it", "DIR")
     tensorboard: Path | None = _option(None, DOCUMENT, "graph, profile and figures as TensorBoard logs too", "DIR")
-    colormap: Literal["inferno", "viridis", "magma", "cividis", "jet"] = _option(
-        "inferno", DOCUMENT, "colours of heat maps"
+    colormap: Literal["inferno", "viridis", "magma", "cividis", "grey", "jet"] = _option(
+        "inferno", DOCUMENT, "colours of heat maps; all but jet are perceptually uniform"
     )
 
     @field_validator("mean", "std")
@@ -201,6 +229,40 @@ class Job(BaseModel):
     def _positive(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if value is not None and any(v <= 0 for v in value):
             raise ValueError("must be greater than zero")
+        return value
+
+    @field_validator("title", "author")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        words = " ".join(value.split())
+        if value and not words:
+            raise ValueError("holds no word")
+        if len(words) > MOST_LETTERS:
+            raise ValueError(f"has more than {MOST_LETTERS} characters")
+        return line(words)
+
+    @field_validator("accent")
+    @classmethod
+    def _legible(cls, value: str) -> str:
+        if not re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
+            raise ValueError("is no colour of the form #1f4e79")
+        ratio = contrast(value, WHITE)
+        if ratio < LEAST:
+            raise ValueError(f"has a contrast of {ratio:.1f} to 1 with white; text needs {LEAST} to 1")
+        return value.lower()
+
+    @field_validator("date")
+    @classmethod
+    def _day(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            raise ValueError("is not of the form YYYY-MM-DD")
+        if value is not None:
+            try:
+                datetime.date.fromisoformat(value)
+            except ValueError:
+                raise ValueError("is no day of the calendar") from None
         return value
 
     @classmethod
@@ -232,11 +294,10 @@ class Job(BaseModel):
         told: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if (
-                name in {"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard"}
-                or value == field.default
-            ):
+            if name in LOCAL or value == field.default:
                 continue
+            if name == "exhibit" and self.names != "path":
+                value = (WITHHELD,) * len(value)
             told[name] = _without_folders(value)
         return told
 
@@ -268,7 +329,7 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
     else:
         return {}
     options = {str(key).replace("-", "_"): value for key, value in table.items()}
-    for name in ("labels", "truth", "cache_dir", "tensorboard"):
+    for name in PATHS:
         if isinstance(options.get(name), str):
             options[name] = found.parent / options[name]
     if isinstance(options.get("pythonpath"), str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from reportgen import forecast, steps
 from reportgen.drawing import draw
 from reportgen.errors import EntryVanished, OutOfMemory
+from reportgen.house import style_of
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.progress import SILENT, Progress
@@ -33,7 +35,7 @@ def audit(
     progress: Progress = SILENT,
     command: str = "",
 ) -> Report:
-    """Run an audit: the first five of the six steps; the sixth is `Report.write`, but for TensorBoard's logs.
+    """Run an audit: the first five of the six steps; the sixth is `Report.write`, but for figures and logs.
 
     Args:
         model: path of a model file, or a live `torch.nn.Module`.
@@ -51,9 +53,11 @@ def audit(
     timings: dict[str, float] = {}
     memory = DigestMemory(store.base / "digests.json" if store.kept else None)
 
+    style = style_of(job)  # what cannot be read is told before the work, not after it
     with timed(timings, "load"):
         subject = load_subject(model, images, job, memory, threads=threads, model_id=model_id)
         memory.save()
+    style = replace(style, title=style.title or subject.model_name)
     progress.step(1, "load", f"{subject.model_name}; {len(subject.images)} images, {len(subject.skipped)} skipped")
 
     with importable(job.pythonpath), Laboratory(subject, job, store, threads) as laboratory:
@@ -68,7 +72,7 @@ def audit(
                 with timed(timings, "examine"):
                     examined = steps.examine(subject, made, scanned, store, laboratory, progress)
                 with timed(timings, "draw"):
-                    document = draw(job, subject, made, scanned, examined, store, laboratory, timings, command)
+                    document = draw(job, subject, made, scanned, examined, store, laboratory, timings, command, style)
                 break
             except OutOfMemory:
                 made = steps.halved(made, job, subject, store)
@@ -86,6 +90,8 @@ def audit(
     store.close()
     pictures = steps.Pictures(subject, made.resolution, store, threads)
     report = Report(document, made, scanned, store, pictures, progress, traced)
+    if job.figures is not None:
+        report.write_figures(job.figures)
     if job.tensorboard is not None:
         report.write_tensorboard(job.tensorboard)
     return report

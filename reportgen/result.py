@@ -81,6 +81,20 @@ class Report:
         self._progress.step(6, "write", Path(directory).name)
         return Path(directory)
 
+    def write_figures(self, directory: str | Path) -> Path:
+        """Write every figure as a file named by its content, whole and panel by panel, with LaTeX to set it.
+
+        Files of an earlier run are replaced; files that are not of one never are.
+
+        Raises:
+            OutputError: if they cannot be written there.
+        """
+        from reportgen.report.figure_files import write_figures
+
+        written = write_figures(Path(directory), self.document)
+        self._progress.step(6, "write", f"{Path(directory).name}: {len(written)} files")
+        return Path(directory)
+
     def rendered(self, suffix: str) -> bytes:
         """The document as the bytes of a file with this suffix."""
         if suffix == ".json":

@@ -26,6 +26,7 @@ from reportgen.errors import EntryVanished, ImagesError, PassError, UsageError
 from reportgen.exhibits import Choice, Seen
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
+from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.progress import Progress
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
@@ -204,10 +205,26 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
             f"none of {len(skipped)} files is a usable image ({reasons})", "give JPEG, PNG or WebP images"
         )
     choices = exhibits.choose([_seen(one) for one in used], wanted_exhibits(job), given=job.exhibit, seed=job.seed)
+    skipped.sort(key=lambda one: one.name)
+    used, choices = _called(job.names, used, choices)
     by_name = {one.name: one for one in used}
     cases = tuple(_case(by_name[choice.name], place, job, made.resolution) for place, choice in enumerate(choices))
-    ordered = tuple(sorted(skipped, key=lambda one: one.name))
-    return Scanned(tuple(used), ordered, choices, cases, shards, unmatched)
+    return Scanned(tuple(used), tuple(shown_skipped(job.names, skipped)), choices, cases, shards, unmatched)
+
+
+def _called(
+    how: Names, used: Sequence[Predicted], choices: Sequence[Choice]
+) -> tuple[list[Predicted], tuple[Choice, ...]]:
+    """Images and exhibits under the names that the report may tell, in the order of these."""
+    named = shown_names(how, [(one.name, one.digest) for one in used])
+    called = {one.name: name for one, name in zip(used, named, strict=True)}
+    ordered = sorted(used, key=lambda one: called[one.name])
+    groups = shown_groups(how, [one.truth.group if one.truth else None for one in ordered])
+    renamed = [
+        replace(one, name=called[one.name], truth=replace(one.truth, group=group) if one.truth else None)
+        for one, group in zip(ordered, groups, strict=True)
+    ]
+    return renamed, tuple(replace(choice, name=called[choice.name]) for choice in choices)
 
 
 def wanted_exhibits(job: Job) -> int:

@@ -11,14 +11,16 @@ from typing import Any
 import reportgen
 from reportgen.engine.resolution import Resolution
 from reportgen.exhibits import WHY, Choice
+from reportgen.figures.colour import UNIFORM
 from reportgen.findings import Finding
 from reportgen.job import Job
 from reportgen.metrics import accuracy
+from reportgen.report.terms import term
 from reportgen.store import Array
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth
-from reportgen.text import Message, _
+from reportgen.text import Message, _, listed
 from reportgen.versions import library_versions
 
 SCHEMA_VERSION = 1
@@ -146,9 +148,11 @@ def subject_findings(
     used: Sequence[Predicted],
     skipped: Sequence[Skipped],
     unmatched: Sequence[str],
+    colormap: str,
 ) -> list[Finding]:
-    """What follows from how the subject was opened and read."""
+    """What follows from how the subject was opened and read, and from the colours it is shown in."""
     found = [
+        *_about_colours(colormap),
         *_about_preprocessing(resolution),
         *_about_file(subject, resolution),
         *_about_images(used, skipped, unmatched),
@@ -156,12 +160,32 @@ def subject_findings(
     return found
 
 
+def _about_colours(colormap: str) -> list[Finding]:
+    if colormap in UNIFORM:
+        return []
+    return [
+        Finding(
+            rule="colormap.not_uniform",
+            about="method",
+            severity="info",
+            subject=colormap,
+            title=_("The colours of heat maps are not perceptually uniform"),
+            detail=_(
+                "In {colormap}, equal steps of the value are unequal steps to the eye: bands appear where there are "
+                "none, and in grey print the highest and the lowest values look alike. The default, inferno, does not "
+                "do so.",
+                colormap=colormap,
+            ),
+        )
+    ]
+
+
 def _about_preprocessing(resolution: Resolution) -> list[Finding]:
     assumed = list(resolution.pipeline.get("assumed") or ())
     if not assumed:
         return []
     sure = bool(resolution.model.get("head_published"))
-    names = ", ".join(assumed)
+    names = listed([term(one) for one in assumed])
     if sure:
         detail = _(
             "The file does not say how images are prepared. What the architecture's published weights expect was "
@@ -183,7 +207,7 @@ def _about_preprocessing(resolution: Resolution) -> list[Finding]:
             rule="preprocessing.assumed",
             about="model",
             severity="notice" if sure else "warning",
-            subject=names,
+            subject=str(names),
             title=_("Preprocessing was assumed"),
             detail=detail,
             value=len(assumed),

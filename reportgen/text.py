@@ -7,8 +7,9 @@ document is rendered in some language. Plain ``str(message)`` is English.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -26,6 +27,10 @@ class Message:
 
     template: str
     parameters: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+    def filled(self, **parameters: object) -> Message:
+        """The same sentence with these parameters: for one that is written apart from its numbers."""
+        return Message(self.template, MappingProxyType({**self.parameters, **parameters}))
 
     def translated(self, translate: Translate) -> str:
         """The sentence in the language of `translate` (a gettext function), parameters filled in."""
@@ -50,6 +55,13 @@ def verbatim(words: str) -> Message:
     return Message("{words}" if words else "", MappingProxyType({"words": words} if words else {}))
 
 
+def listed(parts: Sequence[Message]) -> Message:
+    """Several words in a row, with the commas of the language. At least one."""
+    if len(parts) == 1:
+        return parts[0]
+    return _("{first}, {rest}", first=parts[0], rest=listed(parts[1:]))
+
+
 def line(words: str, most: int = 600) -> str:
     """Words from elsewhere as part of one line: what steers a terminal, breaks the line or is no character is escaped.
 
@@ -65,3 +77,29 @@ def line(words: str, most: int = 600) -> str:
         for char in words[:most]
     )
     return f"{shown} …" if len(words) > most else shown
+
+
+_UNSEEN = (
+    "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # controls
+    "\\ud800-\\udfff\\ufdd0-\\ufdef"  # half characters, and what is none
+    + "".join(f"\\U{plane:04x}fffe\\U{plane:04x}ffff" for plane in range(17))
+    + "\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"  # ends of lines, turns of direction
+)
+_IN_NAMES = re.compile(f"[{_UNSEEN}\\t\\n]")
+_IN_PAGES = re.compile(f"[{_UNSEEN}]")
+
+
+def shown(words: str) -> str:
+    """A name or a sentence as a reader may see it: what has no shape, breaks the line or turns the direction of writing
+    is escaped (``\\n``, ``\\u202e``), so that no name says more than it is.
+    """
+    return _IN_NAMES.sub(_escaped, words)
+
+
+def shown_page(text: str) -> str:
+    """The same for a whole page, whose own ends of lines stay."""
+    return _IN_PAGES.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")

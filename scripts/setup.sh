@@ -124,7 +124,7 @@ need_pango() {
     has_pango || stop "WeasyPrint needs Pango 1.44 or later to write PDF" "$(how_to_install "${pango_packages[@]}")"
 }
 
-# tests that need these two skip themselves where they are missing
+# tests that need these two skip themselves where they are missing; those in a browser fail if CI is set
 want_test_programs() {
     local missing=()
     command -v pdftoppm >/dev/null || missing+=(poppler-utils)

@@ -10,6 +10,11 @@ import pytest
 os.environ["MPLBACKEND"] = "Agg"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--rewrite-golden``: write the documents that tests hold others against anew."""
+    parser.addoption("--rewrite-golden", action="store_true", help="write the documents in tests/report/golden anew")
+
+
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of its own for each test, also for the programs that it starts."""

@@ -75,6 +75,12 @@ def test_pyproject_table_and_relative_paths(tmp_path: Path) -> None:
         ({"std": "0,1,1"}, "greater than zero"),
         ({"mean": "nan"}, "finite"),
         ({"date": "yesterday"}, "--date 'yesterday'"),
+        ({"date": "2026-02-30"}, "is no day of the calendar"),
+        ({"date": "2026-1-1"}, "YYYY-MM-DD"),
+        ({"title": "n" * 201}, "more than 200 characters"),
+        ({"author": " "}, "holds no word"),
+        ({"names": "digest"}, "--names 'digest'"),
+        ({"colormap": "rainbow"}, "--colormap 'rainbow'"),
         ({"techniques": ["x=1"]}, "TECHNIQUE.FIELD=VALUE"),
         ({"cache_size": "much"}, "--cache-size 'much'"),
     ],
@@ -126,6 +132,19 @@ def test_canonical_options_hold_no_folder() -> None:
     )
     assert job.canonical() == {"labels": "names.txt", "preset": "quick"}
     assert "/home" not in command_of("/home/someone/m.pt", ["/home/someone/images/"], job)
+
+
+def test_title_and_author_are_one_line() -> None:
+    job = Job.from_options({"title": " a\n b\t", "author": "M\u202eüller"})
+    assert (job.title, job.author) == ("a b", "M\\u202eüller")
+
+
+def test_what_names_withhold_is_not_told_as_an_option() -> None:
+    job = Job.from_options({"names": "hash", "exhibit": ["jane.png"], "figures": Path("f")})
+    assert job.canonical() == {"exhibit": ["(withheld)"], "names": "hash"}
+    told = command_of("/a/m.pt", ["/a/jane.png"], job)
+    assert "jane" not in told
+    assert told.startswith("reportgen m.pt IMAGES ")
 
 
 def test_flag_names() -> None:

@@ -7,12 +7,13 @@ in a row become one part.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
 from reportgen.engine.structure import OperationRecord, Recording
+from reportgen.text import Message
 
 CONTAINERS: Final = ("Sequential", "ModuleList", "ModuleDict")
 
@@ -119,9 +120,14 @@ class Level:
 
 @dataclass
 class Hierarchy:
-    """A recording with what is asked of it again and again."""
+    """A recording with what is asked of it again and again.
+
+    Attributes:
+        words: puts the name of an operation into the language of the reader.
+    """
 
     recording: Recording
+    words: Callable[[Message], str] = str
 
     @cached_property
     def items(self) -> dict[int, list[int]]:

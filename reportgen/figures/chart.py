@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reportgen.figures.figure import Picture
+from reportgen.figures.fonts import HAN, font_file
+from reportgen.figures.han import han_covered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +107,7 @@ _LOOK: Final[dict[str, Any]] = {
 }
 
 
-def chart(draw: Callable[[Axes], None], *, width_mm: float = 166, height_mm: float = 48) -> Picture:
+def chart(draw: Callable[[Axes], None], *, width_mm: float = 166, height_mm: float = 48, han: bool = False) -> Picture:
     """A chart with one pair of axes.
 
     Args:
@@ -113,15 +115,18 @@ def chart(draw: Callable[[Axes], None], *, width_mm: float = 166, height_mm: flo
             `MOST_POINTS` points are thinned afterwards (`thinned`).
         width_mm: printed width in millimetres, labels included.
         height_mm: printed height.
+        han: words may be Chinese; needs `reportgen.figures.han.han_font`.
 
     Returns:
         SVG without styles, titles, fonts, dates and references to anything outside; the same bytes for the same
         drawing. Its ids are made of its content, so that different charts can stand in one page.
     """
-    return charts(lambda figure: draw(figure.add_subplot()), width_mm=width_mm, height_mm=height_mm)
+    return charts(lambda figure: draw(figure.add_subplot()), width_mm=width_mm, height_mm=height_mm, han=han)
 
 
-def charts(draw: Callable[[Figure], None], *, width_mm: float = 166, height_mm: float = 48) -> Picture:
+def charts(
+    draw: Callable[[Figure], None], *, width_mm: float = 166, height_mm: float = 48, han: bool = False
+) -> Picture:
     """The same with as many axes as `draw` adds to the figure it is given."""
     import matplotlib
     from cycler import cycler
@@ -134,13 +139,15 @@ def charts(draw: Callable[[Figure], None], *, width_mm: float = 166, height_mm: 
         _register_font()
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(look)
+        if han:
+            matplotlib.rcParams["font.family"] = [_FAMILY, "DejaVu Sans", _register_han()]
         figure = Figure(figsize=(width / _POINTS, height / _POINTS), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)
         for axes in figure.axes:
             _thin(axes)
-            _escape_ticks(axes)
-        _escape_words(figure)
+            _escape_ticks(axes, han=han)
+        _escape_words(figure, han=han)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Picture(_plain(file.getvalue(), width, height), "image/svg+xml", width, height)
@@ -200,23 +207,33 @@ def _register_font() -> frozenset[int]:
     return frozenset(known)
 
 
-def _drawable(words: str) -> str:
+@lru_cache(maxsize=1)
+def _register_han() -> str:
+    """Make the font for Chinese known to matplotlib. Returns its family."""
+    from matplotlib.font_manager import FontProperties, fontManager
+
+    file = str(font_file(HAN))
+    fontManager.addfont(file)
+    return str(FontProperties(fname=file).get_name())
+
+
+def _drawable(words: str, *, han: bool) -> str:
     """`words` with every character that no font has written as an escape, never as a box."""
-    known = _register_font()
+    known = _register_font() | (han_covered() if han else frozenset())
     return "".join(
         c if ord(c) in known or c == "\n" else c.encode("ascii", "backslashreplace").decode("ascii") for c in words
     )
 
 
-def _escape_words(figure: Figure) -> None:
+def _escape_words(figure: Figure, *, han: bool) -> None:
     from matplotlib.text import Text
 
     texts: list[Text] = figure.findobj(Text)
     for text in texts:
-        text.set_text(_drawable(text.get_text()))
+        text.set_text(_drawable(text.get_text(), han=han))
 
 
-def _escape_ticks(axes: Axes) -> None:
+def _escape_ticks(axes: Axes, *, han: bool) -> None:
     """Tick labels are set anew whenever the figure is drawn, so what makes them is wrapped."""
     from matplotlib.ticker import Formatter
 
@@ -225,13 +242,13 @@ def _escape_ticks(axes: Axes) -> None:
             self.inner = inner
 
         def __call__(self, x: float, pos: int | None = None) -> str:
-            return _drawable(self.inner(x, pos))
+            return _drawable(self.inner(x, pos), han=han)
 
         def format_ticks(self, values: list[float]) -> list[str]:
-            return [_drawable(words) for words in self.inner.format_ticks(values)]
+            return [_drawable(words, han=han) for words in self.inner.format_ticks(values)]
 
         def get_offset(self) -> str:
-            return _drawable(self.inner.get_offset())
+            return _drawable(self.inner.get_offset(), han=han)
 
         def set_locs(self, locs: list[float]) -> None:
             self.inner.set_locs(locs)

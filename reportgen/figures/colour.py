@@ -31,6 +31,8 @@ Values = NDArray[Any]
 _STORED: Final = ("inferno", "viridis", "magma", "cividis")
 
 SEQUENTIAL: Final[tuple[str, ...]] = (*_STORED, "grey", "jet")
+UNIFORM: Final[tuple[str, ...]] = (*_STORED, "grey")
+"""Those in which equal steps of the value are equal steps to the eye, and lighter means more."""
 DIVERGING: Final[tuple[str, ...]] = ("RdBu", "RdBu_r")
 NAMES: Final[tuple[str, ...]] = SEQUENTIAL + DIVERGING
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from reportgen.text import Message
+from reportgen.text import Message, _
+
+SMALL = 8
+"""So many pictures in a row are small: maps and kernels of few pixels."""
 
 Media = Literal["image/png", "image/jpeg", "image/svg+xml"]
 
@@ -25,6 +28,8 @@ class Picture:
         width: pixels (points for SVG).
         height: pixels (points for SVG).
         pixelated: enlarge without smoothing (kernels and maps of few pixels).
+        over: the plain photograph of the same frame, where this is one with heat laid over it: a reader on a screen may
+            fade from the one to the other.
     """
 
     data: bytes
@@ -32,6 +37,7 @@ class Picture:
     width: int
     height: int
     pixelated: bool = False
+    over: Picture | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -48,6 +54,8 @@ class Panel:
     alt: Message
     name: str = ""
     """Distinguishes the panels of one figure in file names, for example ``channel-16``."""
+    layer: str = ""
+    """The layer it is about, in a figure of several."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,11 @@ class Row:
     panels: tuple[Panel | None, ...]
     head: Message | None = None
 
+    @property
+    def layer(self) -> str:
+        """The layer of all its panels, if it is one."""
+        return _only({panel.layer for panel in self.panels if panel})
+
 
 @dataclass(frozen=True)
 class Colorbar:
@@ -65,6 +78,11 @@ class Colorbar:
     colormap: str
     low: Message
     high: Message
+
+    @property
+    def words(self) -> Message:
+        """The scale as a sentence, where the colours of `Figure.colorbar` stand in a text alone."""
+        return _("Colours ({colormap}) from {low} to {high}.", colormap=self.colormap, low=self.low, high=self.high)
 
 
 @dataclass(frozen=True)
@@ -96,6 +114,28 @@ class Figure:
     colorbar: Colorbar | None = None
     wide: bool = False
     beside: bool = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers it shows something of, in reading order."""
+        shown = (panel.layer for row in self.rows for panel in row.panels if panel and panel.layer)
+        return tuple(dict.fromkeys((*([self.layer] if self.layer else ()), *shown)))
+
+    @property
+    def narrow(self) -> bool:
+        """Whether its pictures leave room for the caption beside them on paper: few in a row, or many small ones."""
+        headed = any(row.head for row in self.rows)
+        few = self.columns <= 4 or self.columns == SMALL or len(self.rows) > 4
+        return few and not (headed or self.wide or self.beside)
+
+    def column_layer(self, column: int) -> str:
+        """The layer of all panels of a column, if it is one; `column` counts from 0."""
+        panels = (row.panels[column] for row in self.rows if column < len(row.panels))
+        return _only({panel.layer for panel in panels if panel})
+
+
+def _only(layers: set[str]) -> str:
+    return next(iter(layers)) if len(layers) == 1 else ""
 
 
 def slug(words: str) -> str:

@@ -40,7 +40,7 @@ _GUTTER: Final = 24.0
 _RISE: Final = 9.0
 """Room above a column for the line that comes from the one before."""
 _HEAD: Final = 4.2
-_FAMILY: Final = "Report Sans, Source Sans 3, Source Sans Pro, Helvetica, Arial, sans-serif"
+_FAMILY: Final = "Report Sans, Report Han, Source Sans Pro, Helvetica, Arial, sans-serif"
 _SHARE: Final = "#3f7fbf"
 """Blue of middling lightness: seen on white, on black, and in grey."""
 

@@ -8,15 +8,17 @@ is coarse enough for it. A map that holds nothing leaves the photograph as it is
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from reportgen.figures.colour import DIVERGING, MID_GREY, Values, levels, table, unit_range
+from reportgen.figures.colour import DIVERGING, MID_GREY, Values, colourise, levels, table, unit_range
 from reportgen.figures.figure import Picture
-from reportgen.figures.tiles import Pixels, fitted, jpeg, photograph_image
+from reportgen.figures.tiles import COARSE, Pixels, coarse, fitted, jpeg, photograph, photograph_image, png
 from reportgen.text import _
 
 READING: Final = _(
@@ -25,6 +27,11 @@ READING: Final = _(
     "An empty map leaves the picture untouched."
 )
 """What a caption of overlays must say."""
+
+ALONE: Final = _(
+    "Photographs are withheld: the map stands alone, as means over at most {cells} × {cells} cells.", cells=COARSE
+)
+"""The same where the map is not laid over anything."""
 
 HALF: Final = 0.5
 """Fraction of the range at which the line runs and the heat reaches its full opacity."""
@@ -77,22 +84,19 @@ def heat_map(
         size: pixels of the picture's longer side.
 
     Returns:
-        JPEG; the plain photograph where ``high <= low`` or nothing of the map lies above `low` ("drawn empty").
+        JPEG, the plain photograph as its `Picture.over`; that photograph alone where ``high <= low`` or nothing of the
+        map lies above `low` ("drawn empty").
 
     Raises:
         UsageError: no table has that name.
         ValueError: wrong shapes or types; the range is not finite.
     """
     colours = table(colormap)
-    photo = photograph_image(rgb)
-    to = fitted(*photo.size, size)
-    # Pixels that are enlarged are shown as pixels: smoothing would invent a picture the network never saw.
-    filter_ = Image.Resampling.NEAREST if size >= 2 * max(photo.size) else Image.Resampling.LANCZOS
-    if photo.size != to:
-        photo = photo.resize(to, filter_, reducing_gap=3.0)
+    photo, plain = _frame(rgb, size)
+    to = photo.size
     cells = unit_range(_checked(values), low=low, high=high)
     if not high > low or not _evidence(cells, colormap).any():
-        return jpeg(photo, quality=_QUALITY)
+        return plain if (plain.width, plain.height) == to else jpeg(photo, quality=_QUALITY)
 
     unit = np.clip(resize_map(cells, (to[1], to[0])), 0, 1)
     unknown = np.isnan(unit)
@@ -108,7 +112,47 @@ def heat_map(
     picture.paste(heat, mask=Image.fromarray(levels(opacity * strength)))
     if min(unit.shape[0] / cells.shape[0], unit.shape[1] / cells.shape[1]) >= _LINE_CELL:
         picture.paste((255, 255, 255), mask=Image.fromarray(levels(_LINE_OPACITY * _line(evidence, HALF))))
-    return jpeg(picture, quality=_QUALITY)
+    return replace(jpeg(picture, quality=_QUALITY), over=plain)
+
+
+def _frame(rgb: Pixels, size: int) -> tuple[Image.Image, Picture]:
+    """The photograph at the size at which heat is laid over it, and as the plain picture that belongs beneath."""
+    pixels = np.ascontiguousarray(rgb)
+    return _frame_of(pixels.tobytes(), pixels.shape, pixels.dtype.str, size)
+
+
+@lru_cache(maxsize=4)
+def _frame_of(data: bytes, shape: tuple[int, ...], kind: str, size: int) -> tuple[Image.Image, Picture]:
+    rgb = np.frombuffer(data, np.dtype(kind)).reshape(shape)
+    photo = photograph_image(rgb)
+    to = fitted(*photo.size, size)
+    # Pixels that are enlarged are shown as pixels: smoothing would invent a picture the network never saw.
+    filter_ = Image.Resampling.NEAREST if size >= 2 * max(photo.size) else Image.Resampling.LANCZOS
+    return photo if photo.size == to else photo.resize(to, filter_, reducing_gap=3.0), photograph(rgb, longest=size)
+
+
+def map_alone(
+    shape: tuple[int, ...], values: Values, *, low: float, high: float, colormap: str = "inferno", size: int = 224
+) -> Picture:
+    """A map in colours without the photograph it explains, as cells (`reportgen.figures.tiles.coarse`).
+
+    Args:
+        shape: (H, W, …) of the picture that the map covers: it decides the proportions.
+        values: (h, w), covering the whole picture.
+        low: value of the lowest colour.
+        high: value of the highest; where it is not above `low` every cell has the lowest.
+        size: pixels of the longer side.
+
+    Returns:
+        PNG.
+
+    Raises:
+        UsageError: no table has that name.
+        ValueError: wrong shapes; the range is not finite.
+    """
+    colours = colourise(coarse(_checked(values)), low=low, high=high, name=colormap)
+    to = fitted(shape[1], shape[0], size)
+    return png(Image.fromarray(colours).resize(to, Image.Resampling.NEAREST), pixelated=True)
 
 
 def resize_map(values: Values, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -21,6 +21,9 @@ Pixels = NDArray[np.uint8]
 _FEW_PIXELS: Final = 112
 """Photographs with a longer side below this are enlarged without smoothing: their pixels are what the network saw."""
 
+COARSE: Final = 12
+"""Cells along the longer side of a map, at most, where photographs are withheld."""
+
 _FADED: Final = 0.35
 """What is left of the contrast of a picture that is struck through."""
 
@@ -124,7 +127,23 @@ def synthetic(picture: Values, *, struck: bool = False) -> Picture:
         ink, line = (0 if image.mode == "L" else (0, 0, 0)), max(1, min(width, height) // 64)
         draw.line((0, 0, width - 1, height - 1), fill=ink, width=line)
         draw.line((0, height - 1, width - 1, 0), fill=ink, width=line)
-    return jpeg(image, quality=85, pixelated=max(width, height) < _FEW_PIXELS, subsampling="4:4:4")
+    return jpeg(image, quality=80, pixelated=max(width, height) < _FEW_PIXELS, subsampling="4:4:4")
+
+
+def coarse(values: Values, cells: int = COARSE) -> NDArray[np.float32]:
+    """Means over areas, so many along the longer side at most: what is left of a map where outlines must not show.
+
+    Args:
+        values: (…, h, w). Smaller ones stay as they are; an area with a value that is not a number has none.
+    """
+    maps = np.asarray(values, dtype=np.float32)
+    height, width = maps.shape[-2:]
+    if max(height, width) <= cells:
+        return maps
+    to = fitted(width, height, cells)
+    flat = maps.reshape(-1, height, width)
+    reduced = [np.array(Image.fromarray(one).resize(to, Image.Resampling.BOX)) for one in flat]
+    return np.stack(reduced).reshape(*maps.shape[:-2], to[1], to[0])
 
 
 def photograph_image(rgb: Pixels) -> Image.Image:
@@ -149,6 +168,13 @@ def jpeg(image: Image.Image, *, quality: int, pixelated: bool = False, subsampli
     return Picture(file.getvalue(), "image/jpeg", *image.size, pixelated=pixelated)
 
 
+def png(image: Image.Image, *, pixelated: bool = False, dpi: int | None = None) -> Picture:
+    """`image` as a PNG without metadata but for its resolution in print, if `dpi` is given."""
+    file = io.BytesIO()
+    image.save(file, "PNG", **({"dpi": (dpi, dpi)} if dpi else {}))
+    return Picture(file.getvalue(), "image/png", *image.size, pixelated=pixelated)
+
+
 def _channels_tile(values: Values, *, low: float, high: float, size: int, what: str, noisy: bool = False) -> Picture:
     if values.ndim != 3 or values.shape[0] not in (1, 3) or values.size == 0:
         raise ValueError(f"{what} has 1 or 3 channels of two dimensions, not the shape {values.shape}")
@@ -165,6 +191,4 @@ def _channels_tile(values: Values, *, low: float, high: float, size: int, what: 
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if noisy and factor == 1:
         return jpeg(image, quality=88, subsampling="4:4:4")
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return Picture(file.getvalue(), "image/png", *image.size, pixelated=factor > 1)
+    return png(image, pixelated=factor > 1)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from reportgen.figures.figure import Figure, Picture
 from reportgen.text import Message
+
+ACCENT: Final = "#1f4e79"
+"""The report's own blue."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,15 @@ class Exhibit:
     Attributes:
         name: as it is called everywhere in the report.
         why: why it was chosen.
-        picture: the image as the network saw it, before normalisation.
-        original: the whole image, upright, reduced; None where it must not be shown.
+        picture: the image as the network saw it, before normalisation; None where photographs are withheld.
+        original: the whole image, upright, reduced; None with `picture`.
         prediction: its entry of ``predictions`` in ``report.json``.
         figures: everything known about it, in the order of the techniques.
     """
 
     name: str
     why: Message
-    picture: Picture
+    picture: Picture | None
     original: Picture | None
     prediction: Mapping[str, Any]
     figures: tuple[Figure, ...]
@@ -75,6 +79,17 @@ class Style:
     date: str = ""
     paper: Literal["a4", "letter"] = "a4"
     lang: str = "en"
+    pdf_a: bool = False
+    """Whether the PDF is PDF/A-3u, for archives, instead of PDF/UA-1."""
+    notes: str = ""
+    """The reviewer's own words, in Markdown."""
+    css: str = ""
+    """Style sheet that comes after the report's own; it fetches nothing."""
+    templates: Path | None = None
+    """Folder of templates that replace the report's own."""
+    logo: Picture | None = None
+    accent: str = ACCENT
+    """The one colour of headings and rules, ``#rrggbb``, to be read on white."""
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import gettext
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 import reportgen
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.formula import formula_svg
+from reportgen.language import catalogue
 from reportgen.report.document import Document, Reference, Section
-from reportgen.text import Message
+from reportgen.report.notes import notes_html
+from reportgen.report.terms import reason, term
+from reportgen.text import Message, shown
 
 Show = Callable[[Picture, str], Markup]
 """Writes a picture into the document; the words are its text alternative."""
@@ -31,28 +34,52 @@ def template_folder() -> Path:
 
 
 @cache
-def environment() -> Environment:
-    """One environment for all documents."""
-    made = Environment(
-        loader=FileSystemLoader(template_folder()),
+def environment(lang: str = "en", templates: Path | None = None) -> Environment:
+    """One environment for all documents in a language.
+
+    It is a sandbox: a template reads what it is given, and neither changes it nor reaches further.
+
+    Args:
+        lang: of all sentences.
+        templates: folder of a user's own templates. They come before those of the same name here, which stay within
+            their reach as ``reportgen/<name>``.
+    """
+    own = FileSystemLoader(template_folder())
+    users = [FileSystemLoader(templates)] if templates is not None else []
+    made = ImmutableSandboxedEnvironment(
+        loader=ChoiceLoader([*users, own, PrefixLoader({"reportgen": own})]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    translations = gettext.NullTranslations()
+    translations = catalogue(lang)
     made.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
-    made.filters["words"] = lambda value: (
+    made.filters["words"] = lambda value: shown(
         value.translated(translations.gettext) if isinstance(value, Message) else str(value)
     )
+    made.filters["shown"] = lambda value: shown(str(value))
+    made.filters["term"] = lambda value: shown(term(str(value)).translated(translations.gettext))
+    made.filters["reason"] = lambda value: shown(reason(str(value)).translated(translations.gettext))
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
     made.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
     made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"
+    made.filters["markdown"] = notes_html
     made.filters["softly"] = _softly
+    made.filters["value"] = _value
     made.globals["formula"] = _formula
     made.globals["cite"] = _cite
     return made
+
+
+def _value(value: Any) -> str:
+    """The value of an option in words: lists with commas, numbers with four digits."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} = {_value(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @pass_context
@@ -60,14 +87,16 @@ def _softly(context: Context, value: object) -> Markup:
     """On the screen a long word may break after ``_``, ``.``, ``/``, ``:`` and ``-``; on paper the style sheet sees
     to it.
     """
-    if context["medium"] == "print":
-        return Markup("{}").format(value)
-    parts = [Markup("{}").format(part) for part in re.split("(?<=[_./:-])", str(value))]
+    if context["medium"] != "screen":
+        return Markup("{}").format(shown(str(value)))
+    parts = [Markup("{}").format(part) for part in re.split("(?<=[_./:-])", shown(str(value)))]
     return Markup("<wbr>").join(parts)
 
 
 @pass_context
 def _formula(context: Context, tex: str, alt: str) -> Markup:
+    if context["medium"] == "tex":
+        return Markup('<p data-tex="{}"></p>').format(tex)
     show: Show = context["show"]
     return Markup('<p class="formula">{}</p>').format(show(formula_svg(tex), alt))
 
@@ -94,6 +123,19 @@ def numbered_references(sections: tuple[Section, ...]) -> tuple[dict[str, int], 
     return {key: number for number, key in enumerate(listed, 1)}, list(listed.values())
 
 
+def numbered_sections(document: Document) -> dict[str, str]:
+    """Names of techniques to the numbers of their sections."""
+    return {section.name: f"3.{number}" for number, section in enumerate(document.sections, 1)}
+
+
+def verdict_of(prediction: Mapping[str, Any]) -> str:
+    """``right`` or ``wrong`` where the true class is known, otherwise ``unknown``."""
+    truth = prediction.get("truth")
+    if not truth:
+        return "unknown"
+    return "right" if truth["index"] == prediction["top"][0]["index"] else "wrong"
+
+
 def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]:
     """What every template sees."""
     references, listed = numbered_references(document.sections)
@@ -103,6 +145,8 @@ def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]
         "style": document.style,
         "show": show,
         "figure_numbers": numbered_figures(document),
+        "section_numbers": numbered_sections(document),
+        "verdict_of": verdict_of,
         "references": references,
         "listed_references": listed,
         **more,

@@ -196,6 +196,7 @@ class Facts(_Part):
     metrics: Metrics
     techniques: dict[str, TechniqueFacts]
     findings: list[FindingFacts]
+    notes: str | None = None
     environment: dict[str, str | int]
     passes: PassCounts | None = None
     timings: dict[str, float] | None = None

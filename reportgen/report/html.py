@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from reportgen.figures.colour import gradient_png
-from reportgen.figures.figure import Picture
 from reportgen.report.document import Document
-from reportgen.report.environment import context_of, environment, template_folder
+from reportgen.report.environment import context_of, template_folder
 from reportgen.report.facts import json_bytes
+from reportgen.report.fonts import font_faces
+from reportgen.report.page import check_page
+from reportgen.report.screen_pictures import ScreenPictures
+from reportgen.report.stylesheet import styled
+from reportgen.report.templates import rendered
+from reportgen.text import shown_page
 
 MOST_LISTED = 1000
 """Beyond this many images the embedded facts leave out the list of predictions."""
@@ -23,10 +27,11 @@ MOST_LISTED = 1000
 
 def render_html(document: Document) -> bytes:
     """The report as one HTML file."""
-    pictures = _Pictures()
+    pictures = ScreenPictures()
     folder = template_folder()
-    css = (folder / "screen.css").read_text(encoding="utf-8")
+    css = styled(font_faces() + (folder / "screen.css").read_text(encoding="utf-8"), document.style)
     script = (folder / "screen.js").read_text(encoding="utf-8")
+    policy = _policy(css, script)
     context = context_of(
         document,
         pictures.show,
@@ -34,24 +39,37 @@ def render_html(document: Document) -> bytes:
         gradient=gradient_png,
         css=Markup(css),
         script=Markup(script),
-        policy=_policy(css, script),
+        policy=policy,
         island=_island(document.facts),
         symbols=pictures.symbols,
+        shown_layers=_layers(document),
     )
-    template = environment().get_template("report.html.j2")
     # the templates alone know what they show how often, so they are asked first
-    template.render({**context, "show": pictures.count})
-    return template.render(context).encode("utf-8", "backslashreplace")
+    rendered("report.html.j2", {**context, "show": pictures.count}, document.style)
+    pictures.encode()
+    # filters escape single words; names inside sentences and attributes are seen to here
+    made = shown_page(rendered("report.html.j2", context, document.style))
+    if document.style.templates is not None:
+        check_page(made, policy, document.style.templates.name)
+    return made.encode("utf-8")
 
 
 def _policy(css: str, script: str) -> str:
-    """A Content-Security-Policy that allows exactly this style sheet, this script, and pictures inside the file."""
+    """A Content-Security-Policy that allows exactly this style sheet, this script, and pictures and fonts inside the
+    file."""
 
     def digest(text: str) -> str:
         return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
-    allowed = f"img-src data:; style-src 'sha256-{digest(css)}'; script-src 'sha256-{digest(script)}'"
+    allowed = f"img-src data:; font-src data:; style-src 'sha256-{digest(css)}'; script-src 'sha256-{digest(script)}'"
     return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _layers(document: Document) -> list[str]:
+    """Layers that some figure shows something of, in the order of the model."""
+    shown = {layer for section in document.sections for figure in section.figures for layer in figure.layers}
+    order = {layer["name"]: place for place, layer in enumerate(document.facts["model"]["layers"])}
+    return sorted(shown, key=lambda layer: (order.get(layer, len(order)), layer))
 
 
 def _island(facts: Mapping[str, Any]) -> Markup:
@@ -61,55 +79,3 @@ def _island(facts: Mapping[str, Any]) -> Markup:
         del told["predictions"]
     text = json.dumps(json.loads(json_bytes(told)), ensure_ascii=True, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-class _Pictures:
-    """Every picture once: what appears twice becomes a symbol that both places use."""
-
-    def __init__(self) -> None:
-        self._counted: Counter[str] = Counter()
-        self._shared: dict[str, Picture] = {}
-
-    def count(self, picture: Picture, alt: str) -> Markup:
-        """Stands in for `show` to find out what appears twice."""
-        if picture.media != "image/svg+xml":
-            self._counted[picture.digest] += 1
-            if self._counted[picture.digest] > 1:
-                self._shared[picture.digest] = picture
-        return Markup("")
-
-    def show(self, picture: Picture, alt: str) -> Markup:
-        """The element of a picture."""
-        if picture.media == "image/svg+xml":
-            svg = picture.data.decode("utf-8")
-            begin = svg.index("<svg")
-            labelled = svg[begin:].replace("<svg", f'<svg role="img" aria-label="{Markup.escape(alt)}"', 1)
-            return Markup(labelled)
-        kind = " pixelated" if picture.pixelated else ""
-        if picture.digest in self._shared:
-            # a strip of one pixel's height, such as a colour bar, fills the place it is given
-            fill = Markup(' preserveAspectRatio="none"') if picture.height == 1 else ""
-            return Markup(
-                '<svg class="picture{}" role="img" aria-label="{}" viewBox="0 0 {} {}"{}><use href="#p-{}"></use></svg>'
-            ).format(kind, alt, picture.width, picture.height, fill, picture.digest)
-        return Markup(
-            '<img class="picture{}" alt="{}" width="{}" height="{}" src="{}" loading="lazy" decoding="async">'
-        ).format(kind, alt, picture.width, picture.height, _data(picture))
-
-    def symbols(self) -> Markup:
-        """Definitions of the shared pictures."""
-        if not self._shared:
-            return Markup("")
-        parts = [
-            Markup(
-                '<symbol id="p-{}" viewBox="0 0 {} {}"><image width="{}" height="{}" href="{}"></image></symbol>'
-            ).format(digest, p.width, p.height, p.width, p.height, _data(p))
-            for digest, p in sorted(self._shared.items())
-        ]
-        return Markup('<svg class="symbols" aria-hidden="true" width="0" height="0">{}</svg>').format(
-            Markup("").join(parts)
-        )
-
-
-def _data(picture: Picture) -> str:
-    return f"data:{picture.media};base64,{base64.b64encode(picture.data).decode()}"

@@ -22,6 +22,21 @@ def check_writable(target: Path) -> None:
         )
 
 
+def check_folder(directory: Path, what: str) -> None:
+    """Raises OutputError if no files can be written into a folder that need not exist yet.
+
+    Args:
+        what: is to be written there, for the message.
+    """
+    existing = directory.resolve()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{existing.name!r} is a file", f"give a folder for {what}")
+    if not os.access(existing, os.W_OK):
+        raise OutputError(f"the folder {existing.name!r} cannot be written", "check its permissions, or give another")
+
+
 def write_atomically(target: Path, data: bytes) -> None:
     """Write `data` under a temporary name beside `target` and rename it: the previous file stays until the new one is
     whole.

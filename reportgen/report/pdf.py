@@ -1,4 +1,4 @@
-"""A paged PDF by WeasyPrint, tagged as PDF/UA-1. Everything it shows comes from memory."""
+"""A paged PDF by WeasyPrint, tagged: PDF/UA-1, or PDF/A-3u. Everything it shows comes from memory."""
 
 from __future__ import annotations
 
@@ -6,33 +6,31 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
-from functools import cache
-from importlib.resources import files
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from reportgen.errors import OutputError
+from reportgen.errors import OutputError, UsageError
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
+from reportgen.figures.fonts import FONTS, HAN, drawable, font_file, wants_han
 from reportgen.report.document import Document
-from reportgen.report.environment import context_of, environment, template_folder
-
-FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
+from reportgen.report.environment import context_of, template_folder
+from reportgen.report.facts import json_bytes
+from reportgen.report.pdf_a import archival_options
+from reportgen.report.stylesheet import styled, with_han
+from reportgen.report.templates import rendered
 
 
 def render_pdf(document: Document) -> bytes:
-    """The report as PDF/UA-1. The same document gives the same bytes under ``SOURCE_DATE_EPOCH``.
+    """The report as PDF/UA-1, or as PDF/A-3u where its style asks for it. The same document gives the same bytes under
+    ``SOURCE_DATE_EPOCH``.
 
     Raises:
         OutputError: if WeasyPrint cannot be used on this machine.
     """
-    try:
-        import weasyprint
-    except OSError as error:
-        raise OutputError(f"PDF needs the system library Pango: {error}", "install Pango, or write .html") from None
+    weasyprint = weasyprint_module()
     pictures: dict[str, Picture] = {}
 
     def show(picture: Picture, alt: str) -> Markup:
@@ -44,24 +42,41 @@ def render_pdf(document: Document) -> bytes:
             )
         return Markup('<img class="picture{}" alt="{}" src="figure:{}">').format(kind, alt, picture.digest)
 
-    css = (template_folder() / "print.css").read_text(encoding="utf-8")
+    css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), document.style)
+    if document.style.lang != "en" or wants_han(json_bytes(document.facts).decode("utf-8")):
+        css = with_han(css)
     context = context_of(document, show, medium="print", gradient=gradient_png, css=Markup(css))
-    html = drawable(environment().get_template("print.html.j2").render(context))
-    fetcher = _fetcher(pictures)
-    with _quiet():
-        made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
-            pdf_variant="pdf/ua-1", pdf_identifier=_identifier(document.facts)
-        )
+    html = drawable(rendered("print.html.j2", context, document.style))
+    fetcher = memory_fetcher(pictures)
+    variant = archival_options(document) if document.style.pdf_a else {"pdf_variant": "pdf/ua-1"}
+    try:
+        with hushed():
+            made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
+                pdf_identifier=identifier(document.facts), **variant
+            )
+    except weasyprint.urls.FatalURLFetchingError as error:
+        if document.style.templates is None:
+            raise
+        raise UsageError(f"a template in {document.style.templates.name!r} asks for something: {error}") from None
     return bytes(made)
 
 
-def _identifier(facts: Mapping[str, Any]) -> bytes | None:
+def weasyprint_module() -> Any:
+    """WeasyPrint, imported when it is needed. Raises OutputError if it cannot be used on this machine."""
+    try:
+        import weasyprint
+    except OSError as error:
+        raise OutputError(f"PDF needs the system library Pango: {error}", "install Pango, or write .html") from None
+    return weasyprint
+
+
+def identifier(facts: Mapping[str, Any]) -> bytes | None:
     """A fixed file identifier where output must not depend on the clock."""
     return str(facts["images"]["digest"])[:32].encode() if os.environ.get("SOURCE_DATE_EPOCH") else None
 
 
 @contextmanager
-def _quiet() -> Any:
+def hushed() -> Any:
     """WeasyPrint and fontTools tell of every property and font table they do not use."""
     loggers = [logging.getLogger(name) for name in ("weasyprint", "fontTools")]
     levels = [logger.level for logger in loggers]
@@ -74,7 +89,8 @@ def _quiet() -> Any:
             logger.setLevel(level)
 
 
-def _fetcher(pictures: Mapping[str, Picture]) -> Any:
+def memory_fetcher(pictures: Mapping[str, Picture]) -> Any:
+    """A `URLFetcher` of WeasyPrint for documents that must not ask for anything outside."""
     from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
 
     class Memory(URLFetcher):  # type: ignore[misc]
@@ -85,56 +101,8 @@ def _fetcher(pictures: Mapping[str, Picture]) -> Any:
             if scheme == "figure" and name in pictures:
                 picture = pictures[name]
                 return URLFetcherResponse(url, BytesIO(picture.data), {"Content-Type": picture.media})
-            if scheme == "font" and name in FONTS:
+            if scheme == "font" and name in (*FONTS, HAN):
                 return URLFetcherResponse(url, BytesIO(font_file(name).read_bytes()), {"Content-Type": "font/otf"})
             raise FatalURLFetchingError(f"{scheme!r} addresses are not fetched")
 
     return Memory()
-
-
-# fonts
-# -----------------------------------------------------------------------------------------------------------------
-
-
-@cache
-def font_file(name: str) -> Path:
-    """The file of one of `FONTS`; they come with packages, so that a machine without fonts gives the same pages."""
-    if name == "mono":
-        import matplotlib
-
-        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
-    family, _dash, variant = name.partition("-")
-    style = {"": "Regular", "italic": "It", "semibold": "Semibold"}[variant]
-    package = f"font_source_{family}_pro"
-    stem = f"Source{family.title()}Pro-{style}"
-    found = [entry for entry in Path(str(files(package))).rglob(f"{stem}*") if entry.suffix.lower() in (".otf", ".ttf")]
-    if not found:
-        raise OutputError(
-            f"the package {package.replace('_', '-')} holds no font {stem}",
-            f"pip install -U {package.replace('_', '-')}",
-        )
-    return sorted(found)[0]
-
-
-@cache
-def _drawable() -> frozenset[int]:
-    """Characters that the fonts together can draw, and those that draw nothing."""
-    from fontTools.ttLib import TTFont
-
-    found: set[int] = {0x0A, 0x09, 0x0D, 0x200B}
-    for name in ("serif", "sans", "mono"):
-        with TTFont(font_file(name), lazy=True) as font:
-            found |= set(font.getBestCmap())
-    return frozenset(found)
-
-
-def drawable(text: str) -> str:
-    """`text` with every character that no font can draw written as an escape (``\\u732b``): never a box."""
-    known = _drawable()
-    if all(ord(c) in known for c in set(text)):
-        return text
-    return "".join(c if ord(c) in known else _escape(c) for c in text)
-
-
-def _escape(c: str) -> str:
-    return f"\\u{ord(c):04x}" if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}"

@@ -7,7 +7,6 @@ name of the machine, and the clock.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from reportgen.errors import OutputError
 from reportgen.figures.figure import Figure, Panel, slug
 from reportgen.report.document import Document
-from reportgen.report.output import write_atomically
+from reportgen.report.output import check_folder, write_atomically
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -75,13 +74,7 @@ def write_logs(directory: Path, document: Document, recorded: Recorded, *, momen
 
 def check_directory(directory: Path) -> None:
     """Raises OutputError if no logs can be written there: better before the work than after it."""
-    existing = directory.resolve()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OutputError(f"{existing.name!r} is a file", "give a folder for the TensorBoard logs")
-    if not os.access(existing, os.W_OK):
-        raise OutputError(f"the folder {existing.name!r} cannot be written", "check its permissions, or give another")
+    check_folder(directory, "the TensorBoard logs")
 
 
 def _records(document: Document, recorded: Recorded, moment: float) -> Iterator[bytes]:

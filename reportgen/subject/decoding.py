@@ -68,11 +68,13 @@ class ImageError(Exception):
 
     Attributes:
         reason: a few words, without a path.
+        name: of its file, where that is not known from elsewhere.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, name: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.name = name
 
 
 def format_of(head: bytes) -> str | None:

@@ -137,7 +137,7 @@ def _prefixed(sources: Sequence[Path]) -> Iterator[tuple[str, str]]:
         link = os.path.islink(source) and not os.path.isdir(source)
         real[_canonical(source) if link else os.path.realpath(source)] = None
     folders = [path for path in real if os.path.isdir(path)]
-    names = _told_apart(shown(os.path.basename(path)) for path in folders)
+    names = told_apart(shown(os.path.basename(path)) for path in folders)
     prefixes = {path: f"{name}/" for path, name in zip(folders, names, strict=True)} if len(folders) > 1 else {}
     for path in real:
         yield path, prefixes.get(path, "")
@@ -147,7 +147,7 @@ def _canonical(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
-def _told_apart(names: Iterable[str]) -> list[str]:
+def told_apart(names: Iterable[str]) -> list[str]:
     """The same names, with `` (2)`` and so on after those that were there before."""
     wanted = list(names)
     taken = set(wanted)
@@ -165,7 +165,7 @@ def _told_apart(names: Iterable[str]) -> list[str]:
 
 def _unique(refs: Iterable[ImageRef]) -> list[ImageRef]:
     listed = list(refs)
-    names = _told_apart(ref.name for ref in listed)
+    names = told_apart(ref.name for ref in listed)
     return [ref if ref.name == name else replace(ref, name=name) for ref, name in zip(listed, names, strict=True)]
 
 
@@ -356,7 +356,7 @@ def live_images(items: Any, *, limit: int | None = None) -> Found:
         try:
             refs.append(_live(items, number, lock, kept=kept))
         except ImageError as error:
-            skipped.append(Skipped(f"image-{number:04d}", error.reason))
+            skipped.append(Skipped(error.name or f"image-{number:04d}", error.reason))
     if not refs:
         first = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
         raise ImagesError(f"no image was given{first}", "give at least one")
@@ -388,10 +388,10 @@ def _checked(path: Path) -> Path:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise ImageError(f"{shown(path.name)}: cannot be read: {error.strerror}") from None
+        raise ImageError(f"cannot be read: {error.strerror}", shown(path.name)) from None
     reason = "a folder" if stat.S_ISDIR(status.st_mode) else _unfit(str(path), status, suffix=None)
     if reason:
-        raise ImageError(f"{shown(path.name)}: {reason}")
+        raise ImageError(reason, shown(path.name))
     return path
 
 

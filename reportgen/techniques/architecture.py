@@ -20,6 +20,8 @@ from reportgen.text import Message, _, verbatim
 if TYPE_CHECKING:
     from torch import Tensor
 
+HALF = 222
+"""Points: drawings that are no wider stand two in a row on paper."""
 MOST_ROWS = 60
 """Rows of the layer table in the document; ``report.json`` holds all modules."""
 MOST_INSIDES = 8
@@ -82,7 +84,7 @@ class Architecture(Technique):
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         recording = _recording(evidence)
-        hierarchy = Hierarchy(recording)
+        hierarchy = Hierarchy(recording, evidence.words)
         seen = overview(hierarchy)
         picture = drawn(seen.diagram, recording["macs"]).picture
         yield self._figure(
@@ -100,7 +102,7 @@ class Architecture(Technique):
             others = _(" Built alike: {names}.", names=_short(inside.alike)) if inside.alike else verbatim("")
             yield self._figure(
                 slug(inside.name),
-                draw_graph(Graph((inside.node,), ())).picture,
+                _half_or_whole(Graph((inside.node,), ())),
                 _("Inside {name} ({type}).{others}", name=inside.name, type=inside.type, others=others),
                 _("graph of what is inside {name}, with {n} boxes", name=inside.name, n=inside.diagram.graph.size),
             )
@@ -113,7 +115,14 @@ class Architecture(Technique):
             caption=caption,
             columns=1,
             wide=True,
+            beside=picture.width <= HALF,
         )
+
+
+def _half_or_whole(graph: Graph) -> Picture:
+    """Drawn half as wide as the text, if that takes no reducing."""
+    half = draw_graph(graph, width=HALF)
+    return half.picture if half.scale >= 1 else draw_graph(graph).picture
 
 
 def _recording(evidence: Evidence) -> Recording:

@@ -11,11 +11,11 @@ import numpy as np
 from reportgen.engine.requests import Backward, Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
-from reportgen.figures.overlays import READING, heat_map
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
+from reportgen.techniques.contrast import contrast
 from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -310,11 +310,14 @@ class ClassActivation(Technique):
             for target in case.targets:
                 for start in range(0, len(self.layers), MOST_COLUMNS):
                     yield self._figure(evidence, case, target, arrays, self.layers[start : start + MOST_COLUMNS])
+            method, layers = self._foremost(evidence.resolution)
+            if contrasted := contrast(self.name, method, TITLES[method], evidence, case, arrays, layers):
+                yield contrasted
 
     def _overview(self, evidence: Evidence) -> Iterator[Figure]:
         """One method of all images at the deepest layers, one row an image."""
-        method = "grad_cam" if "grad_cam" in self.methods else self._pairs(evidence.resolution)[0][0]
-        layers = [layer for m, layer in self._pairs(evidence.resolution) if m == method][-MOST_COLUMNS:]
+        method, layers = self._foremost(evidence.resolution)
+        layers = layers[-MOST_COLUMNS:]
         cases = evidence.cases
         for start in range(0, len(cases), MOST_ROWS):
             part = f"-{start // MOST_ROWS + 1}" if start else ""
@@ -327,23 +330,34 @@ class ClassActivation(Technique):
                     "is scaled from zero to its own maximum. {reading}",
                     method=TITLES[method],
                     n=len(layers),
-                    reading=READING,
+                    reading=evidence.reading,
                 ),
-                columns=len(layers) + 1,
-                headings=(_("input"), *(self._heading(evidence.resolution, layer) for layer in layers)),
+                columns=len(layers) + evidence.originals,
+                headings=(
+                    *((_("input"),) if evidence.originals else ()),
+                    *(self._heading(evidence.resolution, layer) for layer in layers),
+                ),
                 colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
             )
+
+    def _foremost(self, resolution: Resolution) -> tuple[str, list[str]]:
+        """The method that stands for all where one is shown, and its layers."""
+        method = "grad_cam" if "grad_cam" in self.methods else self._pairs(resolution)[0][0]
+        return method, [layer for m, layer in self._pairs(resolution) if m == method]
 
     def _row(self, evidence: Evidence, case: Case, method: str, layers: Sequence[str]) -> Row:
         """The image, then one map a layer."""
         target, arrays = case.targets[0], evidence.read(case)
+        words = _("{image}: {label}", image=case.name, label=evidence.resolution.label(target))
+        maps = tuple(self._panel(evidence, case, target, method, layer, arrays, verbatim("")) for layer in layers)
+        if not evidence.originals:
+            return Row(maps, words)
         original = Panel(
             photograph(evidence.picture(case), longest=224),
-            _("{image}: {label}", image=case.name, label=evidence.resolution.label(target)),
+            words,
             _("the image {image} as the network saw it", image=case.name),
             name=f"{slug(case.name)}-input",
         )
-        maps = (self._panel(evidence, case, target, method, layer, arrays, verbatim("")) for layer in layers)
         return Row((original, *maps))
 
     def _figure(
@@ -370,7 +384,7 @@ class ClassActivation(Technique):
                 "CAM are not drawn. {reading}",
                 image=case.name,
                 label=evidence.resolution.label(target),
-                reading=READING,
+                reading=evidence.reading,
             ),
             columns=len(layers),
             headings=tuple(self._heading(evidence.resolution, layer) for layer in layers),
@@ -395,7 +409,7 @@ class ClassActivation(Technique):
         values = arrays[f"{method}/{layer}/{target}"]
         high = float(values.max())
         shown = verbatim(f"{high:.2g}") if high > 0 else _("no positive value")
-        overlay = heat_map(evidence.picture(case), values, low=0.0, high=max(high, 0.0), colormap=evidence.colormap)
+        overlay = evidence.overlay(case, values, low=0.0, high=max(high, 0.0))
         alt = _(
             "{method} at {layer} for {label}, maximum {high}",
             method=TITLES[method],
@@ -403,4 +417,4 @@ class ClassActivation(Technique):
             label=evidence.resolution.label(target),
             high=shown,
         )
-        return Panel(overlay, shown if label is None else label, alt, name=f"{method}-{slug(layer)}-{target}")
+        return Panel(overlay, shown if label is None else label, alt, f"{method}-{slug(layer)}-{target}", layer)

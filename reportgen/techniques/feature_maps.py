@@ -11,7 +11,7 @@ import numpy as np
 from reportgen.engine.requests import Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution, choose_channels
 from reportgen.figures.figure import Figure, Panel, Row, slug
-from reportgen.figures.tiles import grey_tile
+from reportgen.figures.tiles import COARSE, grey_tile
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.literature import ZEILER2014
@@ -106,12 +106,13 @@ class FeatureMaps(Technique):
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         for case, arrays in evidence.each():
             for layer in self.layers:
-                yield self._figure(case, layer, arrays)
+                yield self._figure(evidence, case, layer, arrays)
 
-    def _figure(self, case: Case, layer: str, arrays: Mapping[str, Array]) -> Figure:
+    def _figure(self, evidence: Evidence, case: Case, layer: str, arrays: Mapping[str, Array]) -> Figure:
         maps, channels = arrays[f"maps/{layer}"], arrays[f"channels/{layer}"]
-        panels = tuple(self._panel(values, int(channel)) for values, channel in zip(maps, channels, strict=True))
         height, width = maps.shape[1:]
+        shown = evidence.visible(maps)
+        panels = tuple(self._panel(values, int(channel)) for values, channel in zip(shown, channels, strict=True))
         choice = (
             _("The {n} channels with the largest mean", n=len(channels))
             if self.channels.startswith("top:")
@@ -120,12 +121,18 @@ class FeatureMaps(Technique):
         caption = _(
             "Feature maps of layer {layer} for {image}, {height} × {width} values each. {choice}, numbered "
             "beneath; each map "
-            "is scaled from its own minimum (black) to its own maximum (white); an empty one is marked 0.",
+            "is scaled from its own minimum (black) to its own maximum (white); an empty one is marked 0.{coarse}",
             layer=layer,
             image=case.name,
             choice=choice,
             height=height,
             width=width,
+            coarse=verbatim("")
+            if evidence.originals
+            else _(
+                " Photographs are withheld, and of the maps means over at most {cells} × {cells} cells are shown.",
+                cells=COARSE,
+            ),
         )
         rows = tuple(Row(panels[i : i + COLUMNS]) for i in range(0, len(panels), COLUMNS))
         return Figure(

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from reportgen.engine.requests import Rule
 from reportgen.figures.figure import Picture
+from reportgen.figures.tiles import grey_tile
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.input_space import InputSpace, magnitude_tile
+from reportgen.techniques.input_space import InputSpace, magnitude
 from reportgen.techniques.technique import Evidence
 from reportgen.text import Message, _
 
@@ -37,7 +38,7 @@ class Gradient(InputSpace):
     )
 
     def _drawn(self, evidence: Evidence, values: Array, limit: float, size: int = 224) -> Picture:
-        return magnitude_tile(values, limit)
+        return grey_tile(magnitude(values), low=0.0, high=limit)
 
     def _reading(self) -> Message:
         return _(

@@ -11,7 +11,7 @@ import numpy as np
 from reportgen.engine.requests import INPUT, Backward, Forward, Needs, Rule, Scope, Units
 from reportgen.engine.resolution import Resolution, choose_channels
 from reportgen.figures.figure import Figure, Panel, Picture, Row, slug
-from reportgen.figures.tiles import grey_tile, photograph, signed_tile
+from reportgen.figures.tiles import COARSE, grey_tile, photograph, signed_tile
 from reportgen.findings import Finding
 from reportgen.store import Array
 from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 4
+MOST_IN_A_ROW = 6
 PERCENTILE = 99.5
 """Of the magnitudes of a picture: what lies above has the full colour, so that a few outliers do not grey the rest."""
 UNIT_SIDE = 96
@@ -34,9 +35,23 @@ EMPTY = _(
     "Empty is the projection of a unit that does not respond, or whose rectifier is at its upper limit (6 in ReLU6): "
     "neither changes with the input. "
 )
+COARSELY = _(
+    "Photographs are withheld, and with them the outlines that this picture would show: each cell, at most {cells} × "
+    "{cells}, is the mean of the magnitude, black is zero, white the largest mean.",
+    cells=COARSE,
+)
 SIGNED = _(
     "Mid grey is zero, brighter positive, darker negative, in the colours of the input, up to the 99.5th percentile "
     "of the magnitudes."
+)
+UNITS = _(
+    "{title} of single units for {image}: one row a layer, for each unit the part of the image and beside it the "
+    "projection of the unit from its strongest position, both cropped to where the projection exceeds 2 % of its "
+    "maximum. Beneath stand the channel and its activation. {empty}{reading}"
+)
+UNITS_ALONE = _(
+    "{title} of single units for {image}: one row a layer, for each unit its projection from its strongest position, "
+    "cropped to where it exceeds 2 % of its maximum. Beneath stand the channel and its activation. {empty}{reading}"
 )
 
 
@@ -91,14 +106,30 @@ class InputSpace(Technique):
         """How the pictures are to be read, for captions."""
         return SIGNED
 
+    def _picture(self, evidence: Evidence, values: Array, limit: float, size: int = 224) -> Picture:
+        """One picture as finely as it may be shown: these projections trace the outlines of a photograph."""
+        if evidence.originals:
+            return self._drawn(evidence, values, limit, size)
+        return grey_tile(evidence.visible(magnitude(values)), low=0.0, high=limit)
+
+    def _limit(self, evidence: Evidence, *pictures: Array) -> float:
+        """The magnitude that is drawn in full colour, common to `pictures` (C,H,W)."""
+        if evidence.originals:
+            return max(limit_of(values) for values in pictures)
+        return max(float(evidence.visible(magnitude(values)).max()) for values in pictures)
+
+    def _told(self, evidence: Evidence) -> Message:
+        return self._reading() if evidence.originals else COARSELY
+
     def _overview(self, evidence: Evidence) -> Iterator[Figure]:
         """The exhibits, and beneath each its picture for the first explained class."""
         cases = evidence.cases
         for start in range(0, len(cases), 2 * COLUMNS):
             rows: list[Row] = []
             shown = cases[start : start + 2 * COLUMNS]
-            for first in range(0, len(shown), COLUMNS):
-                rows += self._pair_of_rows(evidence, shown[first : first + COLUMNS])
+            columns = columns_of(len(shown))
+            for first in range(0, len(shown), columns):
+                rows += self._rows(evidence, shown[first : first + columns])
             yield Figure(
                 id=f"{self.name}-overview{f'-{start // (2 * COLUMNS) + 1}' if start else ''}",
                 technique=self.name,
@@ -109,14 +140,25 @@ class InputSpace(Technique):
                     title=self.title,
                     n=len(shown),
                     reading=self._reading(),
+                )
+                if evidence.originals
+                else _(
+                    "{title} of {n} exhibits for the first explained class of each. {reading}",
+                    title=self.title,
+                    n=len(shown),
+                    reading=COARSELY,
                 ),
-                columns=COLUMNS,
+                columns=columns,
             )
 
-    def _pair_of_rows(self, evidence: Evidence, cases: tuple[Case, ...]) -> tuple[Row, Row]:
+    def _rows(self, evidence: Evidence, cases: tuple[Case, ...]) -> tuple[Row, ...]:
         inputs, pictures = [], []
         for case in cases:
             label = evidence.resolution.label(case.targets[0])
+            if not evidence.originals:
+                words = _("{image}: {label}", image=case.name, label=label)
+                pictures.append(self._panel(evidence, case, case.targets[0], evidence.read(case), words))
+                continue
             inputs.append(
                 Panel(
                     photograph(evidence.picture(case), longest=224),
@@ -126,15 +168,14 @@ class InputSpace(Technique):
                 )
             )
             pictures.append(self._panel(evidence, case, case.targets[0], evidence.read(case), verbatim(label)))
-        return Row(tuple(inputs)), Row(tuple(pictures))
+        return (Row(tuple(inputs)), Row(tuple(pictures))) if inputs else (Row(tuple(pictures)),)
 
     def _of_classes(self, evidence: Evidence, case: Case, arrays: Mapping[str, Array]) -> Figure:
         """One image, one panel an explained class, on one scale."""
         labels = ", ".join(evidence.resolution.label(target) for target in case.targets)
+        limit = self._limit(evidence, *(arrays[f"class/{target}"] for target in case.targets))
         panels = tuple(
-            self._panel(
-                evidence, case, target, arrays, verbatim(evidence.resolution.label(target)), self._limit(case, arrays)
-            )
+            self._panel(evidence, case, target, arrays, verbatim(evidence.resolution.label(target)), limit)
             for target in case.targets
         )
         return Figure(
@@ -146,15 +187,12 @@ class InputSpace(Technique):
                 title=self.title,
                 image=case.name,
                 labels=labels,
-                reading=self._reading(),
+                reading=self._told(evidence),
             ),
             columns=len(panels),
             exhibit=case.name,
             beside=len(panels) <= 2,
         )
-
-    def _limit(self, case: Case, arrays: Mapping[str, Array]) -> float:
-        return max(limit_of(arrays[f"class/{target}"]) for target in case.targets)
 
     def _panel(
         self,
@@ -173,7 +211,7 @@ class InputSpace(Technique):
             label=evidence.resolution.label(target),
             largest=f"{float(np.abs(values).max()):.2g}",
         )
-        picture = self._drawn(evidence, values, limit_of(values) if limit is None else limit)
+        picture = self._picture(evidence, values, self._limit(evidence, values) if limit is None else limit)
         return Panel(picture, label, alt, name=f"{slug(case.name)}-{target}")
 
 
@@ -311,6 +349,7 @@ class Projecting(InputSpace):
     ) -> Figure:
         """One row a layer; for each unit the part of the image it sees, and its projection."""
         rows = []
+        columns = 2 * COLUMNS if evidence.originals else COLUMNS
         drawn = [(layer, channel) for layer in shown for channel in shown[layer][start : start + COLUMNS]]
         empty = not all(arrays[f"unit/{layer}/{channel}"].any() for layer, channel in drawn)
         for layer, channels in shown.items():
@@ -318,27 +357,24 @@ class Projecting(InputSpace):
             for channel in channels[start : start + COLUMNS]:
                 panels += self._unit(evidence, case, arrays, layer, channel)
             if panels:
-                rows.append(Row((*panels, *[None] * (2 * COLUMNS - len(panels))), verbatim(layer)))
+                rows.append(Row((*panels, *[None] * (columns - len(panels))), verbatim(layer)))
         return Figure(
             id=f"{self.name}-units-{slug(case.name)}{f'-{start // COLUMNS + 1}' if start else ''}",
             technique=self.name,
             rows=tuple(rows),
-            caption=_(
-                "{title} of single units for {image}: one row a layer, for each unit the part of the image and beside "
-                "it the projection of the unit from its strongest position, both cropped to where the projection "
-                "exceeds 2 % of its maximum. Beneath stand the channel and its activation. {empty}{reading}",
+            caption=(UNITS if evidence.originals else UNITS_ALONE).filled(
                 title=self.title,
                 image=case.name,
                 empty=EMPTY if empty else verbatim(""),
-                reading=self._reading(),
+                reading=self._told(evidence),
             ),
-            columns=2 * COLUMNS,
+            columns=columns,
             exhibit=case.name,
         )
 
     def _unit(
         self, evidence: Evidence, case: Case, arrays: Mapping[str, Array], layer: str, channel: int
-    ) -> tuple[Panel, Panel]:
+    ) -> list[Panel]:
         values = arrays[f"unit/{layer}/{channel}"]
         row, column = (int(place) for place in arrays[f"position/{layer}/{channel}"])
         activation = f"{float(arrays[f'activation/{layer}/{channel}']):.2g}"
@@ -347,20 +383,28 @@ class Projecting(InputSpace):
         empty = not values.any()
         told = {"channel": channel, "layer": layer, "row": row, "column": column, "activation": activation}
         label = _("{channel} · empty", channel=channel) if empty else verbatim(f"{channel} · {activation}")
-        return (
-            Panel(
-                photograph(np.ascontiguousarray(evidence.picture(case)[top:bottom, left:right])),
-                verbatim(""),
-                _("the part of the image that channel {channel} of {layer} sees at {row}, {column}", **told),
-                name=f"{slug(layer)}-{channel}-patch",
-            ),
-            Panel(
-                self._drawn(evidence, crop, limit_of(crop), size=UNIT_SIDE),
-                label,
-                _("projection of channel {channel} of {layer} at {row}, {column}, activation {activation}", **told),
-                name=f"{slug(layer)}-{channel}",
-            ),
+        projection = Panel(
+            self._picture(evidence, crop, self._limit(evidence, crop), size=UNIT_SIDE),
+            label,
+            _("projection of channel {channel} of {layer} at {row}, {column}, activation {activation}", **told),
+            name=f"{slug(layer)}-{channel}",
+            layer=layer,
         )
+        if not evidence.originals:
+            return [projection]
+        patch = Panel(
+            photograph(np.ascontiguousarray(evidence.picture(case)[top:bottom, left:right])),
+            verbatim(""),
+            _("the part of the image that channel {channel} of {layer} sees at {row}, {column}", **told),
+            name=f"{slug(layer)}-{channel}-patch",
+            layer=layer,
+        )
+        return [patch, projection]
+
+
+def columns_of(count: int) -> int:
+    """How many of so many pictures stand in a row: all where they fit, otherwise `COLUMNS`."""
+    return count if count <= MOST_IN_A_ROW else COLUMNS
 
 
 def _counts(probe: Probe, computed: Mapping[str, Tensor]) -> Tensor:
@@ -416,6 +460,7 @@ def _in_colours(values: Array, resolution: Resolution) -> Array:
     return values if values.shape[0] == 1 else values.mean(axis=0, keepdims=True)
 
 
-def magnitude_tile(values: Array, limit: float) -> Picture:
-    """The largest magnitude over the channels, in grey: zero black, `limit` white."""
-    return grey_tile(np.abs(values).max(axis=0), low=0.0, high=limit)
+def magnitude(values: Array) -> Array:
+    """(h,w): the largest magnitude over the channels of (C,h,w), 0 where it is not a number."""
+    largest: Array = np.nan_to_num(np.abs(values).max(axis=0))
+    return largest

@@ -197,7 +197,7 @@ class MaxActivation(Technique):
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         arrays = evidence.read(None)
         results = self.results(evidence)["layers"]
-        yield self._curves(arrays)
+        yield self._curves(evidence, arrays)
         for name in self.layers:
             yield self._plate(evidence.resolution, name, results[name], arrays)
 
@@ -260,10 +260,12 @@ class MaxActivation(Technique):
             alt = _("channel {channel}, {method} ascent, objective {reached}", reached=reached, **words)
         return Panel(synthetic(picture, struck=failed), label, alt, name=f"{method}-channel-{channel}")
 
-    def _curves(self, arrays: Mapping[str, Array]) -> Figure:
+    def _curves(self, evidence: Evidence, arrays: Mapping[str, Array]) -> Figure:
         """How the objective rose: the mean and the range over the channels of each layer."""
         rows = -(-len(self.layers) // MOST_CHARTS)
-        picture = charts(lambda drawing: self._draw(drawing, arrays), height_mm=ROW_MM * rows)
+        picture = charts(
+            lambda drawing: self._draw(drawing, evidence, arrays), height_mm=ROW_MM * rows, han=evidence.han
+        )
         alt = _("curves of the objective over the steps for {n} layers", n=len(self.layers))
         return Figure(
             id=f"{self.name}-objective",
@@ -279,7 +281,7 @@ class MaxActivation(Technique):
             wide=True,
         )
 
-    def _draw(self, drawing: Drawing, arrays: Mapping[str, Array]) -> None:
+    def _draw(self, drawing: Drawing, evidence: Evidence, arrays: Mapping[str, Array]) -> None:
         columns = min(len(self.layers), MOST_CHARTS)
         rows = -(-len(self.layers) // columns)
         for place, layer in enumerate(self.layers):
@@ -292,10 +294,10 @@ class MaxActivation(Technique):
                 curves = np.where(np.isfinite(objective), objective, np.nan)[:, known]
                 low, high = np.nanmin(curves, axis=0), np.nanmax(curves, axis=0)
                 axes.fill_between(steps[known], low, high, color=colour, alpha=0.18, linewidth=0)
-                axes.plot(steps[known], np.nanmean(curves, axis=0), label=str(TITLES[method]))
-            axes.set_xlabel(str(_("step")))
+                axes.plot(steps[known], np.nanmean(curves, axis=0), label=evidence.words(TITLES[method]))
+            axes.set_xlabel(evidence.words(_("step")))
             if place % columns == 0:
-                axes.set_ylabel(str(_("objective")))
+                axes.set_ylabel(evidence.words(_("objective")))
             if place == 0:
                 axes.legend(loc="upper left")
 

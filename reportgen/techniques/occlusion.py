@@ -10,17 +10,15 @@ from reportgen.engine.requests import Forward, Needs, Scope
 from reportgen.engine.requests import Occlusion as Occluded
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
-from reportgen.figures.overlays import READING, heat_map
 from reportgen.report.document import Reference
 from reportgen.store import Array
+from reportgen.techniques.input_space import COLUMNS, columns_of
 from reportgen.techniques.literature import ZEILER2014
 from reportgen.techniques.technique import Case, Evidence, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -114,9 +112,10 @@ class Occlusion(Technique):
         cases = evidence.cases
         for start in range(0, len(cases), 2 * COLUMNS):
             shown = cases[start : start + 2 * COLUMNS]
+            columns = columns_of(len(shown))
             rows = (
-                Row(tuple(self._panel(evidence, case, case.targets[0]) for case in shown[i : i + COLUMNS]))
-                for i in range(0, len(shown), COLUMNS)
+                Row(tuple(self._panel(evidence, case, case.targets[0]) for case in shown[i : i + columns]))
+                for i in range(0, len(shown), columns)
             )
             yield Figure(
                 id=f"{self.name}-overview{f'-{start // (2 * COLUMNS) + 1}' if start else ''}",
@@ -127,9 +126,9 @@ class Occlusion(Technique):
                     "square covers the place. {scale} {reading}",
                     n=len(shown),
                     scale=self._scale(evidence.resolution),
-                    reading=READING,
+                    reading=evidence.reading,
                 ),
-                columns=COLUMNS,
+                columns=columns,
                 colorbar=self._colorbar(evidence),
             )
         for case in cases:
@@ -175,7 +174,7 @@ class Occlusion(Technique):
         told = f"−{high:.2f} of {probability:.2f}"
         label = evidence.resolution.label(target)
         return Panel(
-            heat_map(evidence.picture(case), fall, low=0.0, high=high, colormap=evidence.colormap),
+            evidence.overlay(case, fall, low=0.0, high=high),
             verbatim(f"{label}: {told}"),
             _(
                 "occlusion of {image} for {label}: the probability {probability} falls by at most {high}",

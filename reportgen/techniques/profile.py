@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -136,15 +136,15 @@ class ModelProfile(Technique):
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         found = _stored(evidence)
         if found["layers"]:
-            yield self._time(found)
+            yield self._time(evidence, found)
         if found["memory"]:
             yield self._memory(found)
         arrays = evidence.read(None)
         if found["layers"] and "recording" in arrays:
-            yield self._on_the_graph(dict(found["layers"]), unpacked(arrays["recording"]))
+            yield self._on_the_graph(evidence, dict(found["layers"]), unpacked(arrays["recording"]))
 
-    def _time(self, found: Mapping[str, Any]) -> Figure:
-        bars = bars_of(dict(found["layers"]))
+    def _time(self, evidence: Evidence, found: Mapping[str, Any]) -> Figure:
+        bars = bars_of(dict(found["layers"]), evidence.words)
         total = sum(value for _name, value in bars)
         name, most = max(bars, key=lambda bar: bar[1])
         share = round(100 * most / total)
@@ -160,11 +160,11 @@ class ModelProfile(Technique):
             name=name,
             share=share,
         )
-        return self._figure("layers", time_chart(bars), caption, alt)
+        return self._figure("layers", time_chart(bars, han=evidence.han), caption, alt)
 
-    def _on_the_graph(self, layers: Mapping[str, float], recording: Recording) -> Figure:
+    def _on_the_graph(self, evidence: Evidence, layers: Mapping[str, float], recording: Recording) -> Figure:
         """The overview of the architecture with the time of each box."""
-        diagram = overview(Hierarchy(recording)).diagram
+        diagram = overview(Hierarchy(recording, evidence.words)).diagram
         times = {key: sum(layers.get(name, 0.0) for name in names) for key, names in diagram.modules.items()}
         total = sum(times.values()) or 1.0
         picture = draw_graph(diagram.graph, shares={key: time / total for key, time in times.items()}).picture
@@ -217,7 +217,7 @@ def _by_cost(operators: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(operators, key=lambda one: (-(one["device"] or 0.0), -one["self"], one["name"]))
 
 
-def bars_of(layers: Mapping[str, float]) -> list[tuple[str, float]]:
+def bars_of(layers: Mapping[str, float], words: Callable[[Message], str] = str) -> list[tuple[str, float]]:
     """The modules worth a bar each, in the order of the model.
 
     The outermost called modules; one that takes more than `LARGE` of their time is replaced by the modules in it, as
@@ -225,6 +225,7 @@ def bars_of(layers: Mapping[str, float]) -> list[tuple[str, float]]:
 
     Args:
         layers: milliseconds by dotted module name, containers included.
+        words: puts a sentence into the language of the document.
     """
     chosen = _outermost(layers, "")
     total = sum(layers[name] for name in chosen) or 1.0
@@ -242,7 +243,7 @@ def bars_of(layers: Mapping[str, float]) -> list[tuple[str, float]]:
     bars = [(name, layers[name]) for name in large]
     if len(rest) == 1:
         return [(name, layers[name]) for name in chosen]
-    return [*bars, (f"{len(rest)} others", sum(layers[name] for name in rest))] if rest else bars
+    return [*bars, (words(_("{n} others", n=len(rest))), sum(layers[name] for name in rest))] if rest else bars
 
 
 def _outermost(layers: Mapping[str, float], prefix: str) -> list[str]:
@@ -251,7 +252,7 @@ def _outermost(layers: Mapping[str, float], prefix: str) -> list[str]:
     return [name for name in below if not any(name.startswith(one + ".") for one in below)]
 
 
-def time_chart(bars: Sequence[tuple[str, float]]) -> Picture:
+def time_chart(bars: Sequence[tuple[str, float]], *, han: bool = False) -> Picture:
     """Horizontal bars, each with its milliseconds and its share of the sum."""
     total = sum(value for _name, value in bars) or 1.0
 
@@ -268,7 +269,7 @@ def time_chart(bars: Sequence[tuple[str, float]]) -> Picture:
         axes.spines["bottom"].set_visible(False)
         axes.xaxis.set_visible(False)
 
-    return chart(draw, height_mm=6 + 4.6 * len(bars))
+    return chart(draw, height_mm=6 + 4.6 * len(bars), han=han)
 
 
 def memory_chart(memory: Mapping[str, Any]) -> Picture:

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from reportgen.engine.requests import Ascent, Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
 from reportgen.engine.resolution import Layer, Resolution
-from reportgen.figures.figure import Figure
+from reportgen.figures.figure import Figure, Picture
+from reportgen.figures.overlays import ALONE, READING, heat_map, map_alone
+from reportgen.figures.tiles import coarse
 from reportgen.findings import Finding
+from reportgen.language import translator
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.text import Message
@@ -187,6 +190,8 @@ class Evidence:
         read: tensors of a case (of the model, for None), by name.
         picture: a case as the network saw it, uint8 (H, W, 3) or (H, W).
         colormap: colours of heat maps.
+        originals: photographs may be shown; if not, `picture` gives mid grey, whoever asks, and maps are `coarse`.
+        lang: language of words that are drawn into pictures.
     """
 
     resolution: Resolution
@@ -194,6 +199,37 @@ class Evidence:
     read: Callable[[Case | None], Mapping[str, Array]]
     picture: Callable[[Case], Array]
     colormap: str = "inferno"
+    originals: bool = True
+    lang: str = "en"
+
+    def words(self, message: Message) -> str:
+        """A sentence in the language of the document, for what is drawn into a picture."""
+        return message.translated(translator(self.lang))
+
+    @property
+    def han(self) -> bool:
+        """Whether words in pictures may be Chinese."""
+        return self.lang == "zh"
+
+    def overlay(self, case: Case, values: Array, *, low: float, high: float, colormap: str = "") -> Picture:
+        """A map (h, w) laid over its image, or alone where photographs are withheld; see `heat_map`, `map_alone`.
+
+        Args:
+            colormap: another than that of the document's heat maps.
+        """
+        picture = self.picture(case)
+        if self.originals:
+            return heat_map(picture, values, low=low, high=high, colormap=colormap or self.colormap)
+        return map_alone(picture.shape, values, low=low, high=high, colormap=colormap or self.colormap)
+
+    @property
+    def reading(self) -> Message:
+        """How the pictures of `overlay` are to be read, for captions."""
+        return READING if self.originals else ALONE
+
+    def visible(self, values: Array) -> Array:
+        """Maps (…, h, w) of an image as finely as they may be shown."""
+        return values if self.originals else coarse(values)
 
     def each(self) -> Iterator[tuple[Case, Mapping[str, Array]]]:
         """Cases with their tensors, one at a time."""

@@ -13,6 +13,8 @@ from reportgen.figures.colour import (
     DIVERGING,
     MID_GREY,
     NAMES,
+    SEQUENTIAL,
+    UNIFORM,
     colourise,
     gradient_png,
     levels,
@@ -129,3 +131,19 @@ def test_colour_bar_holds_the_table(name: str) -> None:
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (256, 1))
         assert np.array_equal(np.array(image)[0], table(name))
     assert (picture.width, picture.height, picture.media) == (256, 1, "image/png")
+
+
+def test_uniform_tables_grow_lighter_evenly_and_jet_does_not() -> None:
+    def lightness(name: str) -> np.ndarray:
+        """CIE L*, of sRGB."""
+        unit = table(name) / 255
+        linear = np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
+        y = linear @ np.array([0.2126, 0.7152, 0.0722])
+        return np.asarray(np.where(y > 0.008856, 116 * np.cbrt(y) - 16, 903.3 * y))
+
+    for name in UNIFORM:
+        steps = np.diff(lightness(name)[::15])
+        assert (steps > 0).all()
+        assert steps.max() < 4 * np.median(steps)
+    assert (np.diff(lightness("jet")[::15]) < 0).any()
+    assert set(SEQUENTIAL) - set(UNIFORM) == {"jet"}

@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 
 from reportgen.errors import UsageError
-from reportgen.figures.colour import table
+from reportgen.figures.colour import colourise, table
 from reportgen.figures.figure import Picture
-from reportgen.figures.overlays import heat_map, resize_map
+from reportgen.figures.overlays import heat_map, map_alone, resize_map
+from reportgen.figures.tiles import COARSE, coarse
 
 
 def decoded(picture: Picture) -> np.ndarray:
     with Image.open(io.BytesIO(picture.data)) as image:
-        assert image.format == "JPEG"
+        assert image.format == {"image/jpeg": "JPEG", "image/png": "PNG"}[picture.media]
         assert image.size == (picture.width, picture.height)
         return np.array(image.convert("RGB")).astype(int)
 
@@ -212,3 +213,26 @@ def test_inputs_are_untouched_and_bytes_repeat() -> None:
     first = heat_map(photo, values, low=0, high=2)
     assert first == heat_map(photo.copy(), values.copy(), low=0, high=2)
     assert (first.width, first.height) == (179, 224)
+
+
+def test_a_map_alone_has_the_colours_of_its_cells() -> None:
+    values = np.array([[0.0, 1.0], [2.0, 4.0]])
+    made = decoded(map_alone((60, 120, 3), values, low=0, high=4, colormap="viridis", size=120))
+    assert made.shape == (60, 120, 3)
+    expected = colourise(values, low=0, high=4, name="viridis")
+    for row in (0, 1):
+        for column in (0, 1):
+            cell = made[30 * row : 30 * row + 30, 60 * column : 60 * column + 60]
+            assert (cell == expected[row, column]).all()
+
+
+def test_a_fine_map_alone_is_coarse() -> None:
+    values = np.random.default_rng(0).random((96, 48))
+    made = decoded(map_alone((96, 48), values, low=0, high=1))
+    cells = coarse(values)
+    assert cells.shape == (COARSE, COARSE // 2)
+    assert cells[1, 2] == pytest.approx(values[8:16, 16:24].mean(), abs=1e-5)
+    assert len(np.unique(made.reshape(-1, 3), axis=0)) <= COARSE * COARSE // 2
+    assert map_alone((8, 8), np.zeros((2, 2)), low=0, high=0).media == "image/png"
+    assert coarse(np.ones((3, 4, 5))).shape == (3, 4, 5)
+    assert coarse(np.ones((3, 24, 12))).shape == (3, 12, 6)

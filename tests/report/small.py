@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,31 @@ LONG = "n" * 250
 RIGHT_TO_LEFT = "שלום \u202eabc.png"
 EMOJI_AND_CHINESE = "😀 猫.jpg"
 NAMES = (SCRIPT, LONG, RIGHT_TO_LEFT, EMOJI_AND_CHINESE)
+AWKWARD = (
+    SCRIPT,
+    LONG,
+    RIGHT_TO_LEFT,
+    EMOJI_AND_CHINESE,
+    "'single' \"double\" `back`.png",
+    "<b>bold</b> &amp; &#60;i&#62;",
+    "</title></style></script><!--",
+    "two\nlines\r\nand\ttabs.png",
+    "\x00\x07\x1b[31mred\x7f\x85",
+    "not utf-8 \udcff\udcfe.png",
+    "\u2066isolated\u2069 \u200fmark \ufeffbom",
+    "العربية ١٢٣.png",
+    "हिन्दी ไทย 한국어",
+    "e\u0301a\u0308o\u0303 Z\u0351\u0334\u0349algo",
+    "👩\u200d🚀🏳️\u200d🌈",
+    "{{ 7 * 7 }} {% raw %} {name} %(n)s %s",
+    "../../etc/passwd",
+    "C:\\temp\\new.png",
+    " spaces  both ends ",
+    "\uffff\ufffe\U0010ffff𝔘𝔫𝔦",
+)
+"""Names of images and of classes that nobody would choose but an adversary, or the world."""
 
+LAYERS = ("layer1", "layer1", "layer2", "layer2")
 TECHNIQUES = ("predictions", "feature_maps", "filters", "class_activation")
 
 
@@ -30,12 +55,36 @@ def picture(seed: int, *, pixelated: bool = False) -> Picture:
     return Picture(file.getvalue(), "image/png", 8, 8, pixelated)
 
 
-def figure(technique: str, number: int, *, exhibit: str | None = None, layer: str | None = None) -> Figure:
-    """Two rows of four columns, one place of them empty."""
+def even(*colour: int) -> Picture:
+    """8 × 8 pixels of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), tuple(colour)).save(file, "PNG")
+    return Picture(file.getvalue(), "image/png", 8, 8)
+
+
+def figure(
+    technique: str,
+    number: int,
+    *,
+    exhibit: str | None = None,
+    layer: str | None = None,
+    columns: tuple[str, str, str, str] = ("", "", "", ""),
+) -> Figure:
+    """Two rows of four columns, one place of them empty; the first picture is laid over another where the `columns`
+    are of different layers.
+    """
     panels = [
-        Panel(picture(100 * number + place), verbatim(str(place)), _("tile {n}", n=place), f"tile-{place}")
+        Panel(
+            picture(100 * number + place),
+            verbatim(str(place)),
+            _("tile {n}", n=place),
+            f"tile-{place}",
+            columns[place % 4],
+        )
         for place in range(7)
     ]
+    if any(columns):
+        panels[0] = replace(panels[0], picture=replace(even(200, 40, 40), over=even(120, 120, 120)))
     rows = (Row(tuple(panels[:4]), verbatim("above")), Row((*panels[4:], None), verbatim("below")))
     return Figure(
         id=f"{technique}-{number}-{slug(exhibit)}" if exhibit else f"{technique}-{number}",
@@ -50,25 +99,29 @@ def figure(technique: str, number: int, *, exhibit: str | None = None, layer: st
     )
 
 
-def prediction(name: str, *, wrong: bool) -> dict[str, Any]:
+def prediction(name: str, *, wrong: bool, label: str = SCRIPT) -> dict[str, Any]:
     """An entry of ``predictions``."""
     top = [
-        {"index": 3, "label": SCRIPT, "probability": 0.75, "logit": 2.0},
+        {"index": 3, "label": label, "probability": 0.75, "logit": 2.0},
         {"index": 1, "label": "tabby", "probability": 0.25, "logit": 0.9},
     ]
-    truth = {"index": 1, "label": "tabby"} if wrong else {"index": 3, "label": SCRIPT}
+    truth = {"index": 1, "label": "tabby"} if wrong else {"index": 3, "label": label}
     digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
     return {"image": name, "sha256": digest, "top": top, "entropy": 0.5, "truth": truth}
 
 
-def document(**style: Any) -> Document:
-    """One document; `style` overrides the fields of its `Style`."""
-    sections = _sections()
+def document(names: tuple[str, ...] = NAMES, **style: Any) -> Document:
+    """One document with an exhibit for each of `names`; `style` overrides the fields of its `Style`."""
+    sections = _sections(names)
     findings = (
         _finding("warning", "Preprocessing was assumed", f"Assumed for {SCRIPT}: mean.", "filters-20", "not-drawn"),
         _finding("info", "Something small", "Nothing to do."),
     )
-    predictions = [prediction(name, wrong=number == 1) for number, name in enumerate(NAMES)]
+    labels = (SCRIPT,) * len(names) if names == NAMES else names
+    predictions = [
+        prediction(name, wrong=number == 1, label=label)
+        for number, (name, label) in enumerate(zip(names, labels, strict=True))
+    ]
     facts: dict[str, Any] = {
         "schema": 1,
         "generator": {
@@ -84,7 +137,7 @@ def document(**style: Any) -> Document:
             "used": 4,
             "left_out": 0,
             "digest": "b" * 64,
-            "exhibits": [{"image": name, "why": "drawn"} for name in NAMES],
+            "exhibits": [{"image": name, "why": "drawn"} for name in names],
             "sample": [],
             "labelled": 4,
             "skipped": [{"file": f"skipped {SCRIPT}", "reason": "not an image file"}],
@@ -105,7 +158,7 @@ def document(**style: Any) -> Document:
             prediction=predictions[number],
             figures=tuple(one for one in own if one.exhibit == name),
         )
-        for number, name in enumerate(NAMES)
+        for number, name in enumerate(names)
     )
     return Document(
         facts=facts,
@@ -118,7 +171,7 @@ def document(**style: Any) -> Document:
     )
 
 
-def _sections() -> tuple[Section, ...]:
+def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
     mapped = Reference("zeiler2014", "M. Zeiler", "Visualizing", "ECCV", 2014, "10.1007/x")
     drawn = Reference("krizhevsky2012", "A. Krizhevsky", "ImageNet", "NeurIPS", 2012)
     cited = tuple(
@@ -126,8 +179,8 @@ def _sections() -> tuple[Section, ...]:
         for key in ("zhou2016", "selvaraju2017", "chattopadhay2018", "jiang2021", "draelos2020", "fu2020")
     )
     layers = {"layer1": {"shape": [8, 4, 4], "shown": 7, "minimum": 0.0, "maximum": 2.5, "zero_maps": 1}}
-    maps = tuple(figure("feature_maps", n, exhibit=name, layer="layer1") for n, name in enumerate(NAMES, 1))
-    activation = tuple(figure("class_activation", n, exhibit=name) for n, name in enumerate(NAMES, 11))
+    maps = tuple(figure("feature_maps", n, exhibit=name, layer="layer1") for n, name in enumerate(names, 1))
+    activation = tuple(figure("class_activation", n, exhibit=name, columns=LAYERS) for n, name in enumerate(names, 101))
     norm = {"smallest": 0.1, "median": 0.5, "largest": 1.0}
     kernels = {"conv1": {"shape": [64, 3, 7, 7], "norm": norm, "near_zero": [], "near_identical": 0}}
     return (

@@ -12,8 +12,9 @@ from typing import Any
 import pikepdf
 import pytest
 
+from reportgen.figures.fonts import FONTS, drawable, font_file
 from reportgen.report import pdf
-from reportgen.report.pdf import FONTS, drawable, font_file, render_pdf
+from reportgen.report.pdf import render_pdf
 from reportgen.text import verbatim
 from tests.report.small import NAMES, SCRIPT, document
 
@@ -130,7 +131,7 @@ def test_odd_words_in_title_and_verdict(words: str) -> None:
 def test_only_memory_is_served(address: str) -> None:
     from weasyprint.urls import FatalURLFetchingError
 
-    fetcher = pdf._fetcher({})
+    fetcher = pdf.memory_fetcher({})
     with pytest.raises(FatalURLFetchingError):
         fetcher.fetch(address)
     with pytest.raises(FatalURLFetchingError):
@@ -153,7 +154,7 @@ def test_style_sheet_and_pictures_are_understood(monkeypatch: pytest.MonkeyPatch
     logger = logging.getLogger("weasyprint")
     logger.addHandler(handler)
     level = logger.level
-    monkeypatch.setattr(pdf, "_quiet", nullcontext)
+    monkeypatch.setattr(pdf, "hushed", nullcontext)
     logger.setLevel(logging.WARNING)
     try:
         render_pdf(document())

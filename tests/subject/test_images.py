@@ -21,7 +21,17 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from reportgen.errors import ImagesError
-from reportgen.subject.images import DatasetItem, ImageError, ImageRef, decode, fetched, find_images, live_images, shown
+from reportgen.subject.images import (
+    DatasetItem,
+    ImageError,
+    ImageRef,
+    Skipped,
+    decode,
+    fetched,
+    find_images,
+    live_images,
+    shown,
+)
 
 
 def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
@@ -573,7 +583,10 @@ def test_live_images_that_are_none() -> None:
     cut = io.BytesIO()
     picture(200, 200).save(cut, "JPEG")
     found = live_images([picture(), Image.open(io.BytesIO(cut.getvalue()[:900])), "gone.png", object()])
-    assert [one.reason for one in found.skipped] == ["truncated", "gone.png: cannot be read: No such file or directory"]
+    assert found.skipped == (
+        Skipped("image-0001", "truncated"),
+        Skipped("gone.png", "cannot be read: No such file or directory"),
+    )
     with pytest.raises(ImageError, match="shape"):
         decode(found.images[1])
     for array, reason in (
