@@ -192,7 +192,7 @@ class Folding:
     def __init__(self, module: nn.Module, folds: Sequence[Fold]) -> None:
         self._module = module
         self._folds = folds
-        self._made: dict[str, tuple[Tensor, Tensor]] = {}
+        self._made: dict[tuple[Way, str], tuple[Tensor, Tensor]] = {}
 
     def folded(self, way: Way, taps: Collection[str] = ()) -> Folded | None:
         """What to run the model under; None where there is nothing to fold.
@@ -204,13 +204,16 @@ class Folding:
         chosen = [fold for fold in self._folds if not set(fold.between) & set(taps)]
         if not chosen:
             return None
-        weights = {id(_tensor(self._module, fold.weight)): self._weights(fold) for fold in chosen}
+        weights = {id(_tensor(self._module, fold.weight)): self._weights(fold, way) for fold in chosen}
         return Folded(way, weights, {id(_tensor(self._module, fold.mean)) for fold in chosen})
 
-    def _weights(self, fold: Fold) -> tuple[Tensor, Tensor]:
-        if fold.weight not in self._made:
-            self._made[fold.weight] = _folded_weights(self._module, fold)
-        return self._made[fold.weight]
+    def _weights(self, fold: Fold, way: Way) -> tuple[Tensor, Tensor]:
+        if (way, fold.weight) not in self._made:
+            weight, bias = _folded_weights(self._module, fold)
+            if way == "whole":  # ascents hand in pictures in this layout
+                weight = weight.contiguous(memory_format=torch.channels_last)
+            self._made[way, fold.weight] = weight, bias
+        return self._made[way, fold.weight]
 
 
 def _folded_weights(module: nn.Module, fold: Fold) -> tuple[Tensor, Tensor]:
