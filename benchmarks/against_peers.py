@@ -68,7 +68,9 @@ class Bench:
         self.pictures: dict[str, Any] = {}
 
     def run(self) -> None:
-        """All rows; the last one adds nothing up but does everything in one go."""
+        """All rows. Of the totals, the peers' are sums, ours are audits that do everything in one go: with as many
+        steps of the ascent, and with as many as reach the objective that Lucent reaches.
+        """
         rows: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
             ("class maps: 3 rules, 3 CAMs at 4 layers", self.peer_maps, self.our_maps),
             (f"units: 2 rules, {UNITS} units at 4 layers, {UNIT_IMAGES} images", self.peer_units, self.our_units),
@@ -85,11 +87,13 @@ class Bench:
             peers += first
             row(work, first, second)
         drawn = subjects.seconds(self.peer_document)
-        whole = subjects.seconds(self.our_document)
-        row("figures and a PDF besides: everything in total", peers + drawn, whole)
         for layer in (EARLY, LATE):
             self.step_by_step(layer)
-        self.until_lucent()
+        enough = self.until_lucent()
+        for steps in (self.steps, enough):
+            self.steps = steps
+            words = f"everything in total, with figures and a PDF; {steps} steps of our ascent"
+            row(words, peers + drawn, subjects.seconds(self.our_document))
 
     # class maps
     # -----------------------------------------------------------------------------------------------------------
@@ -204,7 +208,7 @@ class Bench:
         ascents = Ascents(passes, Store(None), BATCH, {"model": {}, "pipeline": {}, "numerics": {}}, {})
         return lambda: ascents.run(Ascent(layer, channels, "robust", steps, SIZE, 0)).images
 
-    def until_lucent(self) -> None:
+    def until_lucent(self) -> int:
         """Seconds until the mean objective is that which Lucent ends with; of both, untouched pictures are measured."""
         channels = self.channels[:BATCH]
         made: list[Tensor] = []
@@ -223,6 +227,7 @@ class Bench:
             steps += 4
         words = f"{reached:.3g} in {steps} steps" if reached >= goal else f"{reached:.3g}, never reached"
         row(f"until Lucent's objective of {self.steps} steps, {goal:.3g} ({words}), {BATCH} channels", theirs, ours)
+        return steps
 
     def objective(self, pictures: Tensor, channels: tuple[int, ...]) -> Tensor:
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
