@@ -33,6 +33,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+def two() -> Document:
+    """Two sections of one figure each."""
+    made = document()
+    sections = tuple(replace(one, figures=one.figures[:1]) for one in made.sections[2:])
+    return replace(made, sections=sections)
+
+
+def one() -> Document:
+    """The first of them."""
+    return replace(two(), sections=two().sections[:1])
+
+
 def of_image(name: str, exhibit: str, panel: str = "grad_cam-layer4-281") -> Figure:
     panels = (Panel(picture(1), verbatim(""), verbatim("x"), panel),)
     return Figure(name, name.partition("-")[0], (Row(panels),), verbatim("c"), 1, exhibit=exhibit)
@@ -110,9 +122,9 @@ def test_words_are_broken_to_their_width() -> None:
 
 
 def test_pixels_are_print_resolution(tmp_path: Path) -> None:
-    write_figures(tmp_path, document())
+    write_figures(tmp_path, two())
     found = sorted(tmp_path.glob("*.png"))
-    assert len(found) > 9
+    assert len(found) == 16
     for path in found:
         with Image.open(path) as image:
             assert [round(one) for one in image.info["dpi"]] == [DPI, DPI]
@@ -153,7 +165,7 @@ def test_what_is_drawn_stays_drawn(tmp_path: Path) -> None:
 
 
 def test_letters_of_a_composed_figure_are_letters(tmp_path: Path) -> None:
-    write_figures(tmp_path, document())
+    write_figures(tmp_path, one())
     with pikepdf.open(tmp_path / "filters-20.pdf") as made:
         (page,) = made.pages
         assert len(page.resources["/Font"]) == 1
@@ -164,7 +176,7 @@ def test_letters_of_a_composed_figure_are_letters(tmp_path: Path) -> None:
 def test_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     for name in ("one", "two"):
-        write_figures(tmp_path / name, document())
+        write_figures(tmp_path / name, two())
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
@@ -174,11 +186,10 @@ def test_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stale_files_go_and_others_stay(tmp_path: Path) -> None:
     (tmp_path / "mine.pdf").write_bytes(b"mine")
-    write_figures(tmp_path, document())
+    write_figures(tmp_path, two())
     before = contents(tmp_path)
     assert any(name.startswith("class_activation") for name in before)
-    fewer = replace(document(), sections=document().sections[:3])
-    write_figures(tmp_path, fewer)
+    write_figures(tmp_path, one())
     after = contents(tmp_path)
     assert after["mine.pdf"] == b"mine"
     assert not any(name.startswith("class_activation") for name in after)
@@ -193,23 +204,23 @@ def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "references.bib").rename(tmp_path / "filters-20.png")
     check_figure_folder(tmp_path)  # which figures there will be is not known yet
     with pytest.raises(OutputError, match=r"'filters-20.png'"):
-        write_figures(tmp_path, document())
+        write_figures(tmp_path, two())
     assert contents(tmp_path) == {"filters-20.png": b"@book{mine}"}
 
 
 def test_what_was_changed_by_hand_is_not_lost(tmp_path: Path) -> None:
-    write_figures(tmp_path, document())
+    write_figures(tmp_path, two())
     (tmp_path / "filters-20.tex").write_text("a better caption")
     with pytest.raises(OutputError, match=r"'filters-20.tex' .* was changed"):
-        write_figures(tmp_path, document())
+        write_figures(tmp_path, two())
     assert (tmp_path / "filters-20.tex").read_text() == "a better caption"
     (tmp_path / "filters-20.tex").unlink()
-    write_figures(tmp_path, document())
+    write_figures(tmp_path, two())
     assert "Tiles of conv1" in (tmp_path / "filters-20.tex").read_text()
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_figures(tmp_path, document())
+    write_figures(tmp_path, two())
     before = contents(tmp_path)
 
     def broken(*_: object, **__: object) -> None:
@@ -217,7 +228,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(figure_files, "methods", broken)
     with pytest.raises(OutputError, match="No space left on device"):
-        write_figures(tmp_path, replace(document(), sections=document().sections[:3]))
+        write_figures(tmp_path, one())
     assert contents(tmp_path) == before
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
@@ -229,11 +240,11 @@ def test_a_manifest_from_elsewhere_leads_nowhere(tmp_path: Path) -> None:
     folder.mkdir()
     digest = figure_files._digest_of(outside)
     (folder / MANIFEST).write_text(json.dumps({"files": {"../outside.txt": digest}}))
-    write_figures(folder, document())
+    write_figures(folder, one())
     assert outside.read_text() == "x"
     (folder / MANIFEST).write_text("{")
     with pytest.raises(OutputError, match="is not of an earlier run"):
-        write_figures(folder, document())
+        write_figures(folder, one())
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
