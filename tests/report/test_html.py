@@ -16,10 +16,10 @@ from reportgen.figures.colour import gradient_png
 from reportgen.report import html
 from reportgen.report.document import Document
 from reportgen.report.html import render_html
-from reportgen.text import _, verbatim
+from reportgen.text import _, shown, verbatim
 from tests.report.small import NAMES, SCRIPT, document, picture
 
-VOID = {"meta", "img", "wbr", "br", "link", "hr", "input"}
+VOID = {"meta", "img", "wbr", "br", "link", "hr", "input", "col"}
 
 
 class Page(HTMLParser):
@@ -93,7 +93,7 @@ def test_nothing_is_fetched(page: Page) -> None:
             assert not name.startswith("on"), name
             if name in {"src", "srcset", "href", "xlink:href", "poster", "action"}:
                 assert value.startswith(("data:image/", "#")), (tag, name, value[:80])
-    assert not re.search(r"@import|url\(", page.texts["style"][0])
+    assert not re.search(r"@import|url\((?!data:font/woff;base64,)", page.texts["style"][0])
     assert not re.search(r"fetch\(|XMLHttpRequest|import\(|innerHTML|eval\(", page.texts["script"][-1])
 
 
@@ -104,12 +104,12 @@ def test_hostile_names_stay_words(page: Page, text: str) -> None:
     assert len(page.of("script")) == 2
     told = "".join(page.texts["td"] + page.texts["h2"] + page.texts["a"] + page.texts["span"])
     for name in NAMES:
-        assert name in told
+        assert shown(name) in told
 
 
 def test_titles_of_all_chapters_are_words(page: Page) -> None:
     titles = [one["data-title"] for one in page.of("section")]
-    assert [name for name in NAMES if name in titles] == list(NAMES)
+    assert [shown(name) for name in NAMES if shown(name) in titles] == list(map(shown, NAMES))
 
 
 def test_facts_are_inert(page: Page, text: str) -> None:
