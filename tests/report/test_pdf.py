@@ -112,7 +112,9 @@ def test_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert render_pdf(document()) == render_pdf(document())
 
 
-def test_what_no_font_has_is_an_escape() -> None:
+def test_what_no_font_has_is_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drawable("猫 \U0001f600") == "猫 \\U0001f600"  # the Chinese font is there
+    monkeypatch.setattr("reportgen.figures.fonts.han_covered", frozenset)
     assert drawable("a 猫 😀 \udcff é ×") == "a \\u732b \\U0001f600 \\udcff é ×"
     plain = "plain words"
     assert drawable(plain) is plain
