@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any
 
 from reportgen import summary
+from reportgen.album import digest_of_module, drawn
 from reportgen.clock import reproducible, today
-from reportgen.engine.plan import (
-    Planned,
-)
+from reportgen.engine.plan import Planned, bucket_of
 from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.exhibits import Choice
-from reportgen.figures.figure import Figure
+from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
 from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
-from reportgen.store import Array, Store
+from reportgen.store import Array, Store, key_of
 from reportgen.subject.subject import Subject
-from reportgen.techniques.technique import Case, Evidence
+from reportgen.techniques.technique import Case, Evidence, Technique
 from reportgen.text import Message, verbatim
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What drawing looks at.
+
+    Attributes:
+        about: digest of everything that is known of the model.
+    """
+
+    job: Job
+    made: Blueprint
+    scanned: Scanned
+    store: Store
+    pictures: Pictures
+    about: str
 
 
 def draw(
@@ -44,12 +61,13 @@ def draw(
         EntryVanished: if a tensor that was planned on is gone.
     """
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
+    desk = _Desk(job, made, scanned, store, pictures, key_of("resolution", resolution=made.resolution.to_json()))
     findings = summary.subject_findings(subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched)
     begin = perf_counter()
     sections: list[Section] = []
     for planned in made.planned:
         if planned.name in made.shown:
-            section, found = _section(planned, job, made, scanned, examined, store, pictures)
+            section, found = _section(planned, desk, examined)
             sections.append(section)
             findings += found
     timings["draw"] = perf_counter() - begin
@@ -60,7 +78,7 @@ def draw(
         verdict=summary.verdict(scanned.used, scanned.choices, findings),
         findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
         sections=tuple(sections),
-        exhibits=tuple(_exhibit(choice, facts, sections, pictures, scanned) for choice in scanned.choices),
+        exhibits=tuple(_exhibit(choice, facts, sections, desk) for choice in scanned.choices),
         style=Style(
             title=job.title or f"{subject.model_name}",
             author=job.author,
@@ -71,15 +89,7 @@ def draw(
     )
 
 
-def _section(
-    planned: Planned,
-    job: Job,
-    made: Blueprint,
-    scanned: Scanned,
-    examined: Examined,
-    store: Store,
-    pictures: Pictures,
-) -> tuple[Section, list[Finding]]:
+def _section(planned: Planned, desk: _Desk, examined: Examined) -> tuple[Section, list[Finding]]:
     technique = planned.technique
     facts: dict[str, Any] = {"status": "complete", "options": technique.options(), "results": {}, "figures": []}
     reason: Message | None = None
@@ -91,11 +101,11 @@ def _section(
     elif failure is not None:
         facts["status"], reason = "failed", verbatim(failure)
     else:
-        evidence = _evidence(planned, job, made, scanned, store, pictures)
+        evidence = _evidence(planned, desk)
+        about = _about(planned, evidence.cases, desk)
         try:
-            facts["results"] = technique.results(evidence)
-            findings = technique.findings(facts["results"], evidence)
-            figures = tuple(technique.figures(evidence))
+            made = drawn(desk.store, about, partial(_drawn, technique, evidence))
+            facts["results"], findings, figures = made["results"], list(made["findings"]), tuple(made["figures"])
         except EntryVanished:
             raise
         except Exception as error:
@@ -111,29 +121,65 @@ def _section(
     return section, findings
 
 
-def _evidence(
-    planned: Planned, job: Job, made: Blueprint, scanned: Scanned, store: Store, pictures: Pictures
-) -> Evidence:
+def _drawn(technique: Technique, evidence: Evidence) -> Mapping[str, Any]:
+    results = technique.results(evidence)
+    findings = technique.findings(results, evidence)
+    return {"results": results, "findings": findings, "figures": technique.figures(evidence)}
+
+
+def _about(planned: Planned, cases: Sequence[Case], desk: _Desk) -> dict[str, Any]:
+    """What the section of a technique depends on. Raises EntryVanished."""
+    keys = planned.keys(None) if planned.technique.scope == "model" else ()
+    if planned.technique.scope == "exhibit":
+        keys = tuple(key for case in cases for key in planned.keys(case))
+    if planned.technique.scope == "scan":
+        keys = tuple(planned.bucket_key(bucket) for bucket in sorted({bucket_of(case.digest) for case in cases}))
+    over = hashlib.sha256()
+    for case in cases:
+        over.update(repr(case).encode("utf-8", "backslashreplace"))
+    for key in keys:
+        # not the key alone: what is measured is another each time
+        digest = desk.store.digest(key)
+        if digest is None:
+            raise EntryVanished
+        over.update(digest.encode())
+    technique = planned.technique
+    return {
+        "technique": technique.name,
+        "options": technique.options(),
+        "code": digest_of_module(type(technique)),
+        "model": desk.about,
+        "evidence": over.hexdigest(),
+        "colormap": desk.job.colormap,
+    }
+
+
+def _evidence(planned: Planned, desk: _Desk) -> Evidence:
+    @lru_cache(maxsize=2)
     def stored(case: Case | None) -> Mapping[str, Array]:
-        found = planned.read(case, store)
+        found = planned.read(case, desk.store)
         if found is None:
             raise EntryVanished
         return found
 
     def scanned_row(case: Case | None) -> Mapping[str, Array]:
-        row = scanned.shards[planned.name].row(case.digest) if case is not None else None
+        row = desk.scanned.shards[planned.name].row(case.digest) if case is not None else None
         if row is None:
             raise EntryVanished
         return row
 
     scope = planned.technique.scope
-    cases = {"exhibit": scanned.cases, "scan": tuple(Case(one.name, one.digest) for one in scanned.used)}.get(scope, ())
+    cases: tuple[Case, ...] = ()
+    if scope == "exhibit":
+        cases = desk.scanned.cases
+    elif scope == "scan":
+        cases = tuple(Case(one.name, one.digest) for one in desk.scanned.used)
     return Evidence(
-        made.resolution,
+        desk.made.resolution,
         cases,
         scanned_row if scope == "scan" else stored,
-        lru_cache(maxsize=1)(lambda case: pictures.read(case.digest)["fitted"]),
-        job.colormap,
+        lru_cache(maxsize=1)(lambda case: desk.pictures.read(case.digest)["fitted"]),
+        desk.job.colormap,
     )
 
 
@@ -169,17 +215,26 @@ def _facts(
     return facts
 
 
-def _exhibit(
-    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures, scanned: Scanned
-) -> Exhibit:
+def _exhibit(choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], desk: _Desk) -> Exhibit:
     prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
-    arrays = pictures.read(prediction["sha256"])
     own = [figure for section in sections for figure in section.figures if figure.exhibit == choice.name]
+    digest = desk.store.digest(desk.pictures.key(prediction["sha256"]))
+    if digest is None:
+        raise EntryVanished
+
+    def photographs() -> dict[str, Picture]:
+        arrays = desk.pictures.read(prediction["sha256"])
+        return {
+            "picture": photograph(arrays["fitted"]),
+            "original": photograph(arrays["original"], longest=ORIGINAL_SIDE),
+        }
+
+    shown = drawn(desk.store, {"exhibit": digest, "side": ORIGINAL_SIDE}, photographs)
     return Exhibit(
         name=choice.name,
         why=summary.why(choice),
-        picture=photograph(arrays["fitted"]),
-        original=photograph(arrays["original"], longest=ORIGINAL_SIDE),
+        picture=shown["picture"],
+        original=shown["original"],
         prediction=prediction,
         figures=_ordered(own),
     )

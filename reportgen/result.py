@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reportgen.album import kept_formula
 from reportgen.errors import UsageError
 from reportgen.progress import Progress
 from reportgen.report.document import Document
@@ -90,10 +91,10 @@ class Report:
         if suffix == ".pdf":
             from reportgen.report.pdf import render_pdf
 
-            return render_pdf(self.document)
+            return render_pdf(self.document, kept_formula(self._store))
         from reportgen.report.html import render_html
 
-        return render_html(self.document)
+        return render_html(self.document, kept_formula(self._store))
 
     def tensors(self, technique: str, image: str | None = None) -> dict[str, Tensor]:
         """Stored tensors by name (the names stand in the docstring of the technique).

@@ -348,11 +348,11 @@ class Pictures:
 
     def make(self, digests: Iterator[str]) -> None:
         """Decode, in parallel, what is not stored yet."""
-        lacking = [digest for digest in dict.fromkeys(digests) if not self.store.has(self._key(digest))]
+        lacking = [digest for digest in dict.fromkeys(digests) if not self.store.has(self.key(digest))]
         for digest, made in in_order(self._arrays, lacking, threads=self.threads, ahead=2 * self.threads):
             if isinstance(made, Exception):
                 raise made
-            self.store.put(self._key(digest), made, {"kind": "picture"})
+            self.store.put(self.key(digest), made, {"kind": "picture"})
 
     def input(self, digest: str) -> Array:
         """(C,H,W) float32."""
@@ -360,12 +360,13 @@ class Pictures:
 
     def read(self, digest: str) -> Mapping[str, Array]:
         """The three arrays. Raises EntryVanished."""
-        entry = self.store.get(self._key(digest))
+        entry = self.store.get(self.key(digest))
         if entry is None:
             raise EntryVanished
         return entry.arrays
 
-    def _key(self, digest: str) -> str:
+    def key(self, digest: str) -> str:
+        """Key of the entry of an image."""
         versions = library_versions()
         return key_of("picture", image=digest, pipeline=dict(self.resolution.pipeline), pillow=versions["pillow"])
 

@@ -15,12 +15,13 @@ from markupsafe import Markup
 
 import reportgen
 from reportgen.figures.figure import Figure, Picture
-from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document, Reference, Section
 from reportgen.text import Message
 
 Show = Callable[[Picture, str], Markup]
 """Writes a picture into the document; the words are its text alternative."""
+Formula = Callable[[str], Picture]
+"""Sets a formula given in TeX."""
 
 
 def template_folder() -> Path:
@@ -69,7 +70,8 @@ def _softly(context: Context, value: object) -> Markup:
 @pass_context
 def _formula(context: Context, tex: str, alt: str) -> Markup:
     show: Show = context["show"]
-    return Markup('<p class="formula">{}</p>').format(show(formula_svg(tex), alt))
+    set_: Formula = context["set_formula"]
+    return Markup('<p class="formula">{}</p>').format(show(set_(tex), alt))
 
 
 @pass_context
@@ -94,7 +96,7 @@ def numbered_references(sections: tuple[Section, ...]) -> tuple[dict[str, int], 
     return {key: number for number, key in enumerate(listed, 1)}, list(listed.values())
 
 
-def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]:
+def context_of(document: Document, show: Show, formula: Formula, **more: Any) -> Mapping[str, Any]:
     """What every template sees."""
     references, listed = numbered_references(document.sections)
     return {
@@ -102,6 +104,7 @@ def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]
         "facts": document.facts,
         "style": document.style,
         "show": show,
+        "set_formula": formula,
         "figure_numbers": numbered_figures(document),
         "references": references,
         "listed_references": listed,

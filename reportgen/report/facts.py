@@ -211,18 +211,19 @@ class Refusal(_Part):
 
 def json_bytes(facts: Mapping[str, Any]) -> bytes:
     """UTF-8, two spaces, a newline at the end. A number that JSON cannot say (infinite, undefined) becomes null."""
-    return (json.dumps(_finite(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+    return (json.dumps(finite(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
         "utf-8", "backslashreplace"
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value` as JSON can say it: no infinities, no NaN, no tuples."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

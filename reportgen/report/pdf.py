@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from markupsafe import Markup
 from reportgen.errors import OutputError
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
+from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document
-from reportgen.report.environment import context_of, environment, template_folder
+from reportgen.report.environment import Formula, context_of, environment, template_folder
 
 FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
 
 
-def render_pdf(document: Document) -> bytes:
+def render_pdf(document: Document, formula: Formula = formula_svg) -> bytes:
     """The report as PDF/UA-1. The same document gives the same bytes under ``SOURCE_DATE_EPOCH``.
+
+    Args:
+        formula: sets a formula given in TeX.
 
     Raises:
         OutputError: if WeasyPrint cannot be used on this machine.
@@ -45,7 +50,7 @@ def render_pdf(document: Document) -> bytes:
         return Markup('<img class="picture{}" alt="{}" src="figure:{}">').format(kind, alt, picture.digest)
 
     css = (template_folder() / "print.css").read_text(encoding="utf-8")
-    context = context_of(document, show, medium="print", gradient=gradient_png, css=Markup(css))
+    context = context_of(document, show, formula, medium="print", gradient=gradient_png, css=Markup(css))
     html = drawable(environment().get_template("print.html.j2").render(context))
     fetcher = _fetcher(pictures)
     with _quiet():
@@ -100,9 +105,10 @@ def _fetcher(pictures: Mapping[str, Picture]) -> Any:
 def font_file(name: str) -> Path:
     """The file of one of `FONTS`; they come with packages, so that a machine without fonts gives the same pages."""
     if name == "mono":
-        import matplotlib
-
-        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
+        spec = find_spec("matplotlib")  # to import it would take longer than to embed the font
+        assert spec is not None
+        assert spec.origin is not None
+        return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSansMono.ttf"
     family, _dash, variant = name.partition("-")
     style = {"": "Regular", "italic": "It", "semibold": "Semibold"}[variant]
     package = f"font_source_{family}_pro"
