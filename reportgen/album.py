@@ -26,7 +26,7 @@ from reportgen.figures.formula import formula_svg
 from reportgen.findings import Finding
 from reportgen.store import Array, Opened, Store, key_of
 from reportgen.text import Message
-from reportgen.versions import DRAWINGS, versions_of
+from reportgen.versions import DRAWINGS, PAGES, versions_of
 
 PART = 8_000_000
 """Bytes of pictures after which they are written."""
@@ -87,6 +87,21 @@ def kept_formula(store: Store) -> Callable[[str], Picture]:
         return picture
 
     return formula
+
+
+def kept_pages(store: Store, about: Mapping[str, Any], make: Callable[[], bytes]) -> bytes:
+    """What `make` makes, from the store where the same pages were made before.
+
+    Args:
+        about: JSON values that tell what they depend on besides code and libraries.
+    """
+    key = key_of("pages", about=dict(about), code=code_digest(), libraries=dict(versions_of(PAGES)))
+    entry = store.get(key)
+    if entry is not None:
+        return entry.arrays["pages"].tobytes()
+    made = make()
+    store.put(key, {"pages": np.frombuffer(made, np.uint8)}, {"kind": "pages"})
+    return made
 
 
 @cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reportgen.album import kept_formula
+from reportgen.album import kept_formula, kept_pages
 from reportgen.errors import UsageError
 from reportgen.progress import Progress
 from reportgen.report.document import Document
@@ -91,7 +92,7 @@ class Report:
         if suffix == ".pdf":
             from reportgen.report.pdf import render_pdf
 
-            return render_pdf(self.document, kept_formula(self._store))
+            return render_pdf(self.document, kept_formula(self._store), partial(kept_pages, self._store))
         from reportgen.report.html import render_html
 
         return render_html(self.document, kept_formula(self._store))

@@ -11,6 +11,11 @@ RESULTS = ("torch", "torchvision", "timm", "pillow", "numpy")
 """What numbers depend on."""
 DRAWINGS = ("pillow", "numpy", "matplotlib", "font-source-sans-pro")
 """What pictures depend on."""
+PAGES = (
+    "weasyprint", "pydyf", "fonttools", "tinycss2", "cssselect2", "tinyhtml5", "pillow", "matplotlib",
+    "font-source-sans-pro", "font-source-serif-pro",
+)  # fmt: skip
+"""What pages depend on."""
 
 
 def library_versions() -> dict[str, str]:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # deferred: only the schema of `reportgen schema` is made of these classes
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Generator(_Part):

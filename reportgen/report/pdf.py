@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.message import EmailMessage
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -25,17 +28,23 @@ from reportgen.report.environment import Formula, context_of, environment, templ
 FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
 
 
-def render_pdf(document: Document, formula: Formula = formula_svg) -> bytes:
+Pages = Callable[[Mapping[str, Any], Callable[[], bytes]], bytes]
+"""Gives the pages of a document, told what they depend on and how they are made."""
+
+
+def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages = lambda _about, make: make()) -> bytes:
     """The report as PDF/UA-1. The same document gives the same bytes under ``SOURCE_DATE_EPOCH``.
 
     Args:
         formula: sets a formula given in TeX.
+        pages: may know pages that were made before.
 
     Raises:
         OutputError: if WeasyPrint cannot be used on this machine.
     """
     try:
         import weasyprint
+        from weasyprint.text.ffi import pango
     except OSError as error:
         raise OutputError(f"PDF needs the system library Pango: {error}", "install Pango, or write .html") from None
     pictures: dict[str, Picture] = {}
@@ -52,12 +61,16 @@ def render_pdf(document: Document, formula: Formula = formula_svg) -> bytes:
     css = (template_folder() / "print.css").read_text(encoding="utf-8")
     context = context_of(document, show, formula, medium="print", gradient=gradient_png, css=Markup(css))
     html = drawable(environment().get_template("print.html.j2").render(context))
-    fetcher = _fetcher(pictures)
-    with _quiet():
-        made = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:").write_pdf(
-            pdf_variant="pdf/ua-1", pdf_identifier=_identifier(document.facts)
-        )
-    return bytes(made)
+    identifier = _identifier(document.facts)
+
+    def make() -> bytes:
+        with _quiet(), _uncollected():
+            read = weasyprint.HTML(string=html, url_fetcher=_fetcher(pictures), base_url="figure:")
+            return bytes(read.write_pdf(pdf_variant="pdf/ua-1", pdf_identifier=identifier))
+
+    # the text names its pictures by their digests
+    text = hashlib.sha256(html.encode("utf-8", "backslashreplace")).hexdigest()
+    return pages({"html": text, "identifier": str(identifier), "pango": pango.pango_version()}, make)
 
 
 def _identifier(facts: Mapping[str, Any]) -> bytes | None:
@@ -79,6 +92,19 @@ def _quiet() -> Any:
             logger.setLevel(level)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage in cycles meanwhile: WeasyPrint makes little of it, and millions of objects to search."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def _fetcher(pictures: Mapping[str, Picture]) -> Any:
     from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
 
@@ -89,12 +115,20 @@ def _fetcher(pictures: Mapping[str, Picture]) -> Any:
             scheme, _colon, name = url.partition(":")
             if scheme == "figure" and name in pictures:
                 picture = pictures[name]
-                return URLFetcherResponse(url, BytesIO(picture.data), {"Content-Type": picture.media})
+                return URLFetcherResponse(url, BytesIO(picture.data), _headers(picture.media))
             if scheme == "font" and name in FONTS:
-                return URLFetcherResponse(url, BytesIO(font_file(name).read_bytes()), {"Content-Type": "font/otf"})
+                return URLFetcherResponse(url, BytesIO(font_file(name).read_bytes()), _headers("font/otf"))
             raise FatalURLFetchingError(f"{scheme!r} addresses are not fetched")
 
     return Memory()
+
+
+@cache
+def _headers(media: str) -> EmailMessage:
+    """Made once for all pictures of a kind: to take a header apart takes longer than to read a picture."""
+    headers = EmailMessage()
+    headers["Content-Type"] = media
+    return headers
 
 
 # fonts
