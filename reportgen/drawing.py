@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from time import perf_counter
@@ -14,13 +14,13 @@ from reportgen.album import digest_of_module, drawn
 from reportgen.clock import reproducible, today
 from reportgen.engine.plan import Planned, bucket_of
 from reportgen.errors import EntryVanished, ReportgenError
-from reportgen.exhibits import Choice
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
+from reportgen.report.facts import Listed
 from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
 from reportgen.store import Array, Store, key_of
 from reportgen.subject.subject import Subject
@@ -78,7 +78,7 @@ def draw(
         verdict=summary.verdict(scanned.used, scanned.choices, findings),
         findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
         sections=tuple(sections),
-        exhibits=tuple(_exhibit(choice, facts, sections, desk) for choice in scanned.choices),
+        exhibits=tuple(_exhibits(sections, desk)),
         style=Style(
             title=job.title or f"{subject.model_name}",
             author=job.author,
@@ -203,7 +203,7 @@ def _facts(
         "generator": summary.generator_facts(job),
         "model": model,
         "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
-        "predictions": [summary.prediction_facts(one, resolution) for one in scanned.used],
+        "predictions": Listed(scanned.used, partial(summary.prediction_facts, resolution=resolution)),
         "metrics": summary.metrics_facts(scanned.used),
         "techniques": {section.name: dict(section.facts) for section in sections},
         "findings": [finding.facts() for finding in findings],
@@ -215,29 +215,38 @@ def _facts(
     return facts
 
 
-def _exhibit(choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], desk: _Desk) -> Exhibit:
-    prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
-    own = [figure for section in sections for figure in section.figures if figure.exhibit == choice.name]
-    digest = desk.store.digest(desk.pictures.key(prediction["sha256"]))
-    if digest is None:
-        raise EntryVanished
+def _exhibits(sections: Sequence[Section], desk: _Desk) -> Iterator[Exhibit]:
+    own: dict[str, list[Figure]] = {}
+    for figure in (figure for section in sections for figure in section.figures if figure.exhibit is not None):
+        own.setdefault(str(figure.exhibit), []).append(figure)
+    used = {one.name: one for one in desk.scanned.used}
+    for choice in desk.scanned.choices:
+        one = used[choice.name]
+        shown = _photographs(one.digest, desk)
+        yield Exhibit(
+            name=choice.name,
+            why=summary.why(choice),
+            picture=shown["picture"],
+            original=shown["original"],
+            prediction=summary.prediction_facts(one, desk.made.resolution),
+            figures=_ordered(own.get(choice.name, [])),
+        )
 
-    def photographs() -> dict[str, Picture]:
-        arrays = desk.pictures.read(prediction["sha256"])
+
+def _photographs(image: str, desk: _Desk) -> Mapping[str, Picture]:
+    """An exhibit as the network saw it, and as it is. Raises EntryVanished."""
+
+    def draw() -> dict[str, Picture]:
+        arrays = desk.pictures.read(image)
         return {
             "picture": photograph(arrays["fitted"]),
             "original": photograph(arrays["original"], longest=ORIGINAL_SIDE),
         }
 
-    shown = drawn(desk.store, {"exhibit": digest, "side": ORIGINAL_SIDE}, photographs)
-    return Exhibit(
-        name=choice.name,
-        why=summary.why(choice),
-        picture=shown["picture"],
-        original=shown["original"],
-        prediction=prediction,
-        figures=_ordered(own),
-    )
+    digest = desk.store.digest(desk.pictures.key(image))
+    if digest is None:
+        raise EntryVanished
+    return drawn(desk.store, {"exhibit": digest, "side": ORIGINAL_SIDE}, draw)
 
 
 def _ordered(figures: Sequence[Figure]) -> tuple[Figure, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -210,11 +210,56 @@ class Refusal(_Part):
     refused: dict[str, str]
 
 
+class Listed(Sequence[Any]):
+    """A list whose entries are made when they are read, so that a million of them need not be held.
+
+    Args:
+        items: what they are made of.
+        make: makes one.
+    """
+
+    def __init__(self, items: Sequence[Any], make: Callable[[Any], Mapping[str, Any]]) -> None:
+        self._items = items
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self._make(item) for item in self._items[place]]
+        return self._make(self._items[place])
+
+
 def json_bytes(facts: Mapping[str, Any]) -> bytes:
     """UTF-8, two spaces, a newline at the end. A number that JSON cannot say (infinite, undefined) becomes null."""
-    return (json.dumps(finite(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )
+    return b"".join(json_parts(facts))
+
+
+def json_parts(facts: Mapping[str, Any]) -> Iterator[bytes]:
+    """The same piece by piece: of a `Listed` no more than one entry is in memory."""
+    for text in _texts(facts):
+        yield text.encode("utf-8", "backslashreplace")
+
+
+def _texts(facts: Mapping[str, Any]) -> Iterator[str]:
+    before = "{\n  "
+    for name, value in facts.items():
+        yield f"{before}{json.dumps(str(name), ensure_ascii=False)}: "
+        before = ",\n  "
+        if isinstance(value, Listed) and len(value):
+            for place, item in enumerate(value):
+                yield ("[" if place == 0 else ",") + "\n    " + _indented(item, "    ")
+            yield "\n  ]"
+        else:
+            yield _indented(value, "  ")
+    yield "\n}\n" if facts else "{}\n"
+
+
+def _indented(value: Any, margin: str) -> str:
+    # inside strings JSON writes no line breaks
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.replace("\n", "\n" + margin)
 
 
 def finite(value: Any) -> Any:
@@ -223,7 +268,7 @@ def finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | Listed):
         return [finite(item) for item in value]
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from reportgen.errors import OutputError
@@ -22,9 +23,9 @@ def check_writable(target: Path) -> None:
         )
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `target` and rename it: the previous file stays until the new one is
-    whole.
+def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write `data`, whole or in parts, under a temporary name beside `target` and rename it: the previous file stays
+    until the new one is whole.
 
     A symbolic link is followed, so that the link stays and its file changes.
 
@@ -36,7 +37,8 @@ def write_atomically(target: Path, data: bytes) -> None:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{final.name[:40]}-", suffix=".part", dir=final.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in (data,) if isinstance(data, bytes) else data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)
