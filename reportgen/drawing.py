@@ -219,7 +219,8 @@ def _exhibits(sections: Sequence[Section], desk: _Desk) -> Iterator[Exhibit]:
     own: dict[str, list[Figure]] = {}
     for figure in (figure for section in sections for figure in section.figures if figure.exhibit is not None):
         own.setdefault(str(figure.exhibit), []).append(figure)
-    used = {one.name: one for one in desk.scanned.used}
+    chosen = {choice.name for choice in desk.scanned.choices}
+    used = {one.name: one for one in desk.scanned.used if one.name in chosen}
     for choice in desk.scanned.choices:
         one = used[choice.name]
         shown = _photographs(one.digest, desk)

@@ -29,7 +29,7 @@ from reportgen.laboratory import Laboratory
 from reportgen.progress import Progress
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
-from reportgen.subject.images import ImageError, ImageRef, Skipped, decode
+from reportgen.subject.images import ImageError, Skipped, decode
 from reportgen.subject.preprocessing import Pipeline, prepare
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
@@ -340,11 +340,9 @@ class Pictures:
     store: Store
     threads: int
     _pipeline: Pipeline = field(init=False)
-    _refs: dict[str, ImageRef] = field(init=False)
 
     def __post_init__(self) -> None:
         self._pipeline = pipeline_of(self.resolution)
-        self._refs = {image.digest: image.ref for image in self.subject.images}
 
     def make(self, digests: Iterator[str]) -> None:
         """Decode, in parallel, what is not stored yet."""
@@ -371,7 +369,7 @@ class Pictures:
         return key_of("picture", image=digest, pipeline=dict(self.resolution.pipeline), pillow=versions["pillow"])
 
     def _arrays(self, digest: str) -> dict[str, Array]:
-        ref = self._refs[digest]
+        ref = self.subject.refs[digest]
         values = prepare(ref, self._pipeline)
         if ref.ready:
             fitted = self._pipeline.visible(values)
@@ -393,11 +391,10 @@ def _preparer(subject: Subject, resolution: Resolution) -> Callable[[str], Array
     from reportgen.engine.local import Unusable
 
     pipeline = pipeline_of(resolution)
-    refs = {image.digest: image.ref for image in subject.images}
 
     def input_of(digest: str) -> Array:
         try:
-            return prepare(refs[digest], pipeline)
+            return prepare(subject.refs[digest], pipeline)
         except ImageError as error:
             raise Unusable(error.reason) from None
 

@@ -238,28 +238,35 @@ def json_bytes(facts: Mapping[str, Any]) -> bytes:
 
 def json_parts(facts: Mapping[str, Any]) -> Iterator[bytes]:
     """The same piece by piece: of a `Listed` no more than one entry is in memory."""
-    for text in _texts(facts):
+    for text in json_texts(facts):
         yield text.encode("utf-8", "backslashreplace")
+    yield b"\n"
 
 
-def _texts(facts: Mapping[str, Any]) -> Iterator[str]:
-    before = "{\n  "
+def json_texts(facts: Mapping[str, Any], *, indent: int | None = 2, ascii_only: bool = False) -> Iterator[str]:
+    """Pieces of the JSON of `facts`, as `json.dumps` writes them; without `indent` on one line without spaces."""
+    separators = None if indent else (",", ":")
+
+    def text(value: Any, depth: int) -> str:
+        told = json.dumps(finite(value), indent=indent, separators=separators, ensure_ascii=ascii_only, allow_nan=False)
+        return told.replace("\n", _line(indent, depth))  # inside strings JSON writes no line breaks
+
+    before = "{"
     for name, value in facts.items():
-        yield f"{before}{json.dumps(str(name), ensure_ascii=False)}: "
-        before = ",\n  "
+        yield f"{before}{_line(indent, 1)}{text(str(name), 1)}:{' ' if indent else ''}"
+        before = ","
         if isinstance(value, Listed) and len(value):
             for place, item in enumerate(value):
-                yield ("[" if place == 0 else ",") + "\n    " + _indented(item, "    ")
-            yield "\n  ]"
+                yield ("," if place else "[") + _line(indent, 2) + text(item, 2)
+            yield _line(indent, 1) + "]"
         else:
-            yield _indented(value, "  ")
-    yield "\n}\n" if facts else "{}\n"
+            yield text(value, 1)
+    yield _line(indent, 0) + "}" if facts else "{}"
 
 
-def _indented(value: Any, margin: str) -> str:
-    # inside strings JSON writes no line breaks
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    return text.replace("\n", "\n" + margin)
+def _line(indent: int | None, depth: int) -> str:
+    """The break before a line so deep in nested values."""
+    return "\n" + " " * (indent * depth) if indent else ""
 
 
 def finite(value: Any) -> Any:

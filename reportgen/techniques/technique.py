@@ -158,7 +158,7 @@ class Probe(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One image a technique looked at.
 
