@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--point", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.point:
-        print(json.dumps(measured(json.loads(flags.point))))
+        print(json.dumps(run_of(json.loads(flags.point))))
         return 0
     for axis in flags.axes.split(","):
         table(axis, [int(count) for count in getattr(flags, axis).split(",")])
@@ -60,7 +60,7 @@ def table(axis: str, counts: Sequence[int]) -> None:
     """Print the points of one axis as they are measured."""
     print(f"\n| {axis} | run | wall, s | CPU, s | ms a unit | more ms a unit | peak, MB | more KB a unit |", flush=True)
     print("|---|---|---|---|---|---|---|---|")
-    before: dict[str, Mapping[str, float]] = {}
+    measured: dict[str, list[Mapping[str, float]]] = {}
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
             point = {name: _filled(value, count) for name, value in {**FIXED, **AXES[axis]}.items()}
@@ -68,17 +68,32 @@ def table(axis: str, counts: Sequence[int]) -> None:
             for run in ("cold", "warm"):
                 told = in_process({**point, "folder": folder})
                 units = told["pages"] if axis == "pages" else count
-                print(row(units, run, told, before.get(run)), flush=True)
-                before[run] = {**told, "units": units}
+                print(row(units, run, told, measured.get(run)), flush=True)
+                measured.setdefault(run, []).append({**told, "units": units})
+    for run, points in measured.items():
+        print(f"\n{run}: {slope(points):.2f} KB of memory more for each more of {axis}, over all points")
+
+
+def slope(points: Sequence[Mapping[str, float]]) -> float:
+    """KB a unit of the straight line through the first and the last point, which less than others shows noise."""
+    first, last = points[0], points[-1]
+    return (last["peak"] - first["peak"]) / ((last["units"] - first["units"]) or 1)
 
 
 def _filled(value: Any, count: int) -> Any:
     return value.replace("{n}", str(count)) if isinstance(value, str) else value
 
 
-def row(units: float, run: str, told: Mapping[str, float], before: Mapping[str, float] | None) -> str:
+def row(units: float, run: str, told: Mapping[str, float], earlier: Sequence[Mapping[str, float]] | None) -> str:
     """One line of a table."""
-    cells = [f"{units:.0f}", run, f"{told['wall']:.2f}", f"{told['seconds']:.2f}", f"{1000 * told['seconds'] / units:.2f}"]
+    before = earlier[-1] if earlier else None
+    cells = [
+        f"{units:.0f}",
+        run,
+        f"{told['wall']:.2f}",
+        f"{told['seconds']:.2f}",
+        f"{1000 * told['seconds'] / units:.2f}",
+    ]
     if before is None or units == before["units"]:
         return "| " + " | ".join([*cells, "–", f"{told['peak'] / 1024:.1f}", "–"]) + " |"
     more = units - before["units"]
@@ -117,7 +132,7 @@ def in_process(point: Mapping[str, Any]) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-def measured(point: Mapping[str, Any]) -> dict[str, float]:
+def run_of(point: Mapping[str, Any]) -> dict[str, float]:
     """One audit and its documents: CPU and wall seconds, peak of memory in KB, pages."""
     import reportgen
 
@@ -141,8 +156,16 @@ def measured(point: Mapping[str, Any]) -> dict[str, float]:
     )
     written = [report.write(folder / f"report.{suffix}") for suffix in point["write"].split(",")]
     wall, seconds = time.perf_counter() - begin, time.process_time() - spent
-    pages = sum(file.read_bytes().count(b"/Type /Page\n") for file in written if file.suffix == ".pdf")
-    return {"wall": wall, "seconds": seconds, "peak": peak(), "pages": pages}
+    told = {"wall": wall, "seconds": seconds, "peak": peak()}
+    return {**told, "pages": sum(pages_of(file) for file in written if file.suffix == ".pdf")}
+
+
+def pages_of(file: Path) -> int:
+    """Pages of a PDF."""
+    import pikepdf
+
+    with pikepdf.open(file) as opened:
+        return len(opened.pages)
 
 
 def peak() -> float:

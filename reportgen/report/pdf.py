@@ -6,6 +6,7 @@ import gc
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import EmailMessage
@@ -25,6 +26,7 @@ from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document
 from reportgen.report.environment import Formula, context_of, environment, template_folder
 
+_LOCK = threading.Lock()
 FONTS = ("serif", "serif-italic", "serif-semibold", "sans", "sans-italic", "sans-semibold", "mono")
 
 
@@ -64,7 +66,7 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
     identifier = _identifier(document.facts)
 
     def make() -> bytes:
-        with _quiet(), _uncollected():
+        with _quiet(), _uncollected(), _linear():
             read = weasyprint.HTML(string=html, url_fetcher=_fetcher(pictures), base_url="figure:")
             return bytes(read.write_pdf(pdf_variant="pdf/ua-1", pdf_identifier=identifier))
 
@@ -103,6 +105,31 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@contextmanager
+def _linear() -> Iterator[None]:
+    """The list of all pages is made once, not once for each tag: the time to tag a page would grow with their number.
+
+    WeasyPrint takes ``page_references[number]`` of pydyf's document for every tag. One document is made at a time.
+    """
+    from pydyf import PDF
+
+    known: dict[int, tuple[bytes, ...]] = {}
+
+    def references(pdf: Any) -> tuple[bytes, ...]:
+        count = len(pdf.pages["Kids"])
+        if count not in known:
+            known[count] = made.fget(pdf)
+        return known[count]
+
+    with _LOCK:
+        made = PDF.page_references
+        PDF.page_references = property(references)
+        try:
+            yield
+        finally:
+            PDF.page_references = made
 
 
 def _fetcher(pictures: Mapping[str, Picture]) -> Any:
