@@ -198,10 +198,10 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         if folder is not None:
             print(folder)
     if not report.complete:
-        failed = [name for name, one in report.facts["techniques"].items() if one["status"] == "failed"]
+        failed = [name for name, one in report.document.facts["techniques"].items() if one["status"] == "failed"]
         print(f"reportgen: failed: {', '.join(failed)}; the report says why", file=sys.stderr)
         return SECTION_FAILED
-    if job.strict and any(_counts(finding) for finding in report.facts["findings"]):
+    if job.strict and any(_counts(finding) for finding in report.document.facts["findings"]):
         print("reportgen: --strict: a finding about the model or the images is a warning or worse", file=sys.stderr)
         return STRICT
     return COMPLETE

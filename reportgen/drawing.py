@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from reportgen import summary
+from reportgen.album import digest_of_module, drawn
 from reportgen.clock import reproducible
-from reportgen.engine.plan import (
-    Planned,
-)
+from reportgen.engine.plan import Planned, bucket_of
 from reportgen.errors import EntryVanished, ReportgenError
-from reportgen.exhibits import Choice
 from reportgen.figures.colour import MID_GREY
-from reportgen.figures.figure import Figure
+from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
+from reportgen.report.facts import Listed
 from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
-from reportgen.store import Array, Store
+from reportgen.store import Array, Store, key_of
 from reportgen.subject.subject import Subject
-from reportgen.techniques.technique import Case, Evidence
+from reportgen.techniques.technique import Case, Evidence, Technique
 from reportgen.text import Message, verbatim
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What drawing looks at.
+
+    Attributes:
+        about: digest of everything that is known of the model.
+    """
+
+    job: Job
+    made: Blueprint
+    scanned: Scanned
+    store: Store
+    pictures: Pictures
+    about: str
 
 
 def draw(
@@ -48,6 +65,7 @@ def draw(
         EntryVanished: if a tensor that was planned on is gone.
     """
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
+    desk = _Desk(job, made, scanned, store, pictures, key_of("resolution", resolution=made.resolution.to_json()))
     findings = summary.subject_findings(
         subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched, job.colormap
     )
@@ -55,7 +73,7 @@ def draw(
     sections: list[Section] = []
     for planned in made.planned:
         if planned.name in made.shown:
-            section, found = _section(planned, job, made, scanned, examined, store, pictures)
+            section, found = _section(planned, desk, examined)
             sections.append(section)
             findings += found
     timings["draw"] = perf_counter() - begin
@@ -68,23 +86,13 @@ def draw(
         verdict=summary.verdict(scanned.used, scanned.choices, findings),
         findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
         sections=tuple(sections),
-        exhibits=tuple(
-            _exhibit(choice, facts, sections, None if job.no_originals else pictures) for choice in scanned.choices
-        ),
+        exhibits=tuple(_exhibits(sections, desk)),
         style=style,
         command=command,
     )
 
 
-def _section(
-    planned: Planned,
-    job: Job,
-    made: Blueprint,
-    scanned: Scanned,
-    examined: Examined,
-    store: Store,
-    pictures: Pictures,
-) -> tuple[Section, list[Finding]]:
+def _section(planned: Planned, desk: _Desk, examined: Examined) -> tuple[Section, list[Finding]]:
     technique = planned.technique
     facts: dict[str, Any] = {"status": "complete", "options": technique.options(), "results": {}, "figures": []}
     reason: Message | None = None
@@ -96,11 +104,11 @@ def _section(
     elif failure is not None:
         facts["status"], reason = "failed", verbatim(failure)
     else:
-        evidence = _evidence(planned, job, made, scanned, store, pictures)
+        evidence = _evidence(planned, desk)
+        about = _about(planned, evidence.cases, desk)
         try:
-            facts["results"] = technique.results(evidence)
-            findings = technique.findings(facts["results"], evidence)
-            figures = tuple(technique.figures(evidence))
+            made = drawn(desk.store, about, partial(_drawn, technique, evidence))
+            facts["results"], findings, figures = made["results"], list(made["findings"]), tuple(made["figures"])
         except EntryVanished:
             raise
         except Exception as error:
@@ -116,31 +124,69 @@ def _section(
     return section, findings
 
 
-def _evidence(
-    planned: Planned, job: Job, made: Blueprint, scanned: Scanned, store: Store, pictures: Pictures
-) -> Evidence:
+def _drawn(technique: Technique, evidence: Evidence) -> Mapping[str, Any]:
+    results = technique.results(evidence)
+    findings = technique.findings(results, evidence)
+    return {"results": results, "findings": findings, "figures": technique.figures(evidence)}
+
+
+def _about(planned: Planned, cases: Sequence[Case], desk: _Desk) -> dict[str, Any]:
+    """What the section of a technique depends on. Raises EntryVanished."""
+    keys = planned.keys(None) if planned.technique.scope == "model" else ()
+    if planned.technique.scope == "exhibit":
+        keys = tuple(key for case in cases for key in planned.keys(case))
+    if planned.technique.scope == "scan":
+        keys = tuple(planned.bucket_key(bucket) for bucket in sorted({bucket_of(case.digest) for case in cases}))
+    over = hashlib.sha256()
+    for case in cases:
+        over.update(repr(case).encode("utf-8", "backslashreplace"))
+    for key in keys:
+        # not the key alone: what is measured is another each time
+        digest = desk.store.digest(key)
+        if digest is None:
+            raise EntryVanished
+        over.update(digest.encode())
+    technique = planned.technique
+    return {
+        "technique": technique.name,
+        "options": technique.options(),
+        "code": digest_of_module(type(technique)),
+        "model": desk.about,
+        "evidence": over.hexdigest(),
+        "colormap": desk.job.colormap,
+        "photographs": not desk.job.no_originals,
+        "lang": desk.job.lang,
+    }
+
+
+def _evidence(planned: Planned, desk: _Desk) -> Evidence:
+    @lru_cache(maxsize=2)
     def stored(case: Case | None) -> Mapping[str, Array]:
-        found = planned.read(case, store)
+        found = planned.read(case, desk.store)
         if found is None:
             raise EntryVanished
         return found
 
     def scanned_row(case: Case | None) -> Mapping[str, Array]:
-        row = scanned.shards[planned.name].row(case.digest) if case is not None else None
+        row = desk.scanned.shards[planned.name].row(case.digest) if case is not None else None
         if row is None:
             raise EntryVanished
         return row
 
     scope = planned.technique.scope
-    cases = {"exhibit": scanned.cases, "scan": tuple(Case(one.name, one.digest) for one in scanned.used)}.get(scope, ())
+    cases: tuple[Case, ...] = ()
+    if scope == "exhibit":
+        cases = desk.scanned.cases
+    elif scope == "scan":
+        cases = tuple(Case(one.name, one.digest) for one in desk.scanned.used)
     return Evidence(
-        made.resolution,
+        desk.made.resolution,
         cases,
         scanned_row if scope == "scan" else stored,
-        lru_cache(maxsize=1)(lambda case: withheld(pictures.read(case.digest)["fitted"], job)),
-        job.colormap,
-        not job.no_originals,
-        job.lang,
+        lru_cache(maxsize=1)(lambda case: withheld(desk.pictures.read(case.digest)["fitted"], desk.job)),
+        desk.job.colormap,
+        not desk.job.no_originals,
+        desk.job.lang,
     )
 
 
@@ -169,7 +215,7 @@ def _facts(
         "generator": summary.generator_facts(job),
         "model": model,
         "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
-        "predictions": [summary.prediction_facts(one, resolution) for one in scanned.used],
+        "predictions": Listed(scanned.used, partial(summary.prediction_facts, resolution=resolution)),
         "metrics": summary.metrics_facts(scanned.used),
         "techniques": {section.name: dict(section.facts) for section in sections},
         "findings": [finding.facts() for finding in findings],
@@ -181,20 +227,39 @@ def _facts(
     return facts
 
 
-def _exhibit(
-    choice: Choice, facts: Mapping[str, Any], sections: Sequence[Section], pictures: Pictures | None
-) -> Exhibit:
-    prediction = next(one for one in facts["predictions"] if one["image"] == choice.name)
-    arrays = pictures.read(prediction["sha256"]) if pictures is not None else {}
-    own = [figure for section in sections for figure in section.figures if figure.exhibit == choice.name]
-    return Exhibit(
-        name=choice.name,
-        why=summary.why(choice),
-        picture=photograph(arrays["fitted"]) if arrays else None,
-        original=photograph(arrays["original"], longest=ORIGINAL_SIDE) if arrays else None,
-        prediction=prediction,
-        figures=_ordered(own),
-    )
+def _exhibits(sections: Sequence[Section], desk: _Desk) -> Iterator[Exhibit]:
+    own: dict[str, list[Figure]] = {}
+    for figure in (figure for section in sections for figure in section.figures if figure.exhibit is not None):
+        own.setdefault(str(figure.exhibit), []).append(figure)
+    chosen = {choice.name for choice in desk.scanned.choices}
+    used = {one.name: one for one in desk.scanned.used if one.name in chosen}
+    for choice in desk.scanned.choices:
+        one = used[choice.name]
+        shown = {} if desk.job.no_originals else _photographs(one.digest, desk)
+        yield Exhibit(
+            name=choice.name,
+            why=summary.why(choice),
+            picture=shown.get("picture"),
+            original=shown.get("original"),
+            prediction=summary.prediction_facts(one, desk.made.resolution),
+            figures=_ordered(own.get(choice.name, [])),
+        )
+
+
+def _photographs(image: str, desk: _Desk) -> Mapping[str, Picture]:
+    """An exhibit as the network saw it, and as it is. Raises EntryVanished."""
+
+    def draw() -> dict[str, Picture]:
+        arrays = desk.pictures.read(image)
+        return {
+            "picture": photograph(arrays["fitted"]),
+            "original": photograph(arrays["original"], longest=ORIGINAL_SIDE),
+        }
+
+    digest = desk.store.digest(desk.pictures.key(image))
+    if digest is None:
+        raise EntryVanished
+    return drawn(desk.store, {"exhibit": digest, "side": ORIGINAL_SIDE}, draw)
 
 
 def _ordered(figures: Sequence[Figure]) -> tuple[Figure, ...]:

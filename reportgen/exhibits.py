@@ -12,7 +12,7 @@ from reportgen.errors import UsageError
 from reportgen.text import Message, _
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What the choice looks at.
 

@@ -20,7 +20,7 @@ from reportgen.progress import SILENT, Progress
 from reportgen.result import Report
 from reportgen.store import Store
 from reportgen.subject.digests import DigestMemory
-from reportgen.subject.subject import importable, load_subject
+from reportgen.subject.subject import Subject, importable, load_subject
 
 ATTEMPTS = 3
 """How often work is planned again after stored tensors vanished."""
@@ -51,12 +51,10 @@ def audit(
     store = open_store(job, keep=isinstance(model, str | Path) or model_id is not None)
     threads = job.jobs or os.cpu_count() or 1
     timings: dict[str, float] = {}
-    memory = DigestMemory(store.base / "digests.json" if store.kept else None)
 
     style = style_of(job)  # what cannot be read is told before the work, not after it
     with timed(timings, "load"):
-        subject = load_subject(model, images, job, memory, threads=threads, model_id=model_id)
-        memory.save()
+        subject = load(model, images, job, store, threads, model_id)
     style = replace(style, title=style.title or subject.model_name)
     progress.step(1, "load", f"{subject.model_name}; {len(subject.images)} images, {len(subject.skipped)} skipped")
 
@@ -101,12 +99,18 @@ def foresee(model: Any, images: Any, job: Job) -> str:
     """What `audit` would do, in words, without doing it (see `reportgen.forecast`)."""
     store = open_store(job, keep=True)
     threads = job.jobs or os.cpu_count() or 1
-    memory = DigestMemory(store.base / "digests.json")
-    subject = load_subject(model, images, job, memory, threads=threads)
-    memory.save()
+    subject = load(model, images, job, store, threads)
     with importable(job.pythonpath), Laboratory(subject, job, store, threads) as laboratory:
         made = steps.resolve(job, subject, store, laboratory)
         return forecast.words(job, subject, made, store, laboratory.pass_facts)
+
+
+def load(model: Any, images: Any, job: Job, store: Store, threads: int, model_id: str | None = None) -> Subject:
+    """Step 1, with the digests of files that earlier runs read."""
+    memory = DigestMemory(store.base / "digests.json" if store.kept else None)
+    subject = load_subject(model, images, job, memory, threads=threads, model_id=model_id)
+    memory.save()
+    return subject
 
 
 def open_store(job: Job, *, keep: bool) -> Store:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reportgen.album import kept_formula, kept_pages, kept_photographs
 from reportgen.errors import UsageError
 from reportgen.progress import Progress
 from reportgen.report.document import Document
@@ -39,15 +41,15 @@ class Report:
     _progress: Progress
     _graph: tuple[bytes, bytes] = (b"", b"")
 
-    @property
+    @cached_property
     def facts(self) -> Mapping[str, Any]:
         """The dictionary that ``report.json`` holds."""
-        return self.document.facts
+        return {**self.document.facts, "predictions": list(self.document.facts["predictions"])}
 
     @property
     def complete(self) -> bool:
         """Whether no requested section failed."""
-        return all(one["status"] != "failed" for one in self.facts["techniques"].values())
+        return all(one["status"] != "failed" for one in self.document.facts["techniques"].values())
 
     def write(self, target: str | Path) -> Path:
         """Write the report as HTML, PDF or JSON, by the suffix of `target`. An earlier file stays until the new one
@@ -61,7 +63,7 @@ class Report:
 
         path = Path(target)
         check_suffix(path)
-        write_atomically(path, self.rendered(path.suffix))
+        write_atomically(path, self._parts(path.suffix))
         self._progress.step(6, "write", path.name)
         return path
 
@@ -75,7 +77,7 @@ class Report:
         from reportgen.clock import now
         from reportgen.report.tensorboard import Recorded, write_logs
 
-        profiled = self.facts["techniques"].get("profile", {}).get("status") == "complete"
+        profiled = self.document.facts["techniques"].get("profile", {}).get("status") == "complete"
         trace = self._arrays("profile", None)["trace"].tobytes() if profiled else b""
         write_logs(Path(directory), self.document, Recorded(*self._graph, trace), moment=now())
         self._progress.step(6, "write", Path(directory).name)
@@ -97,17 +99,20 @@ class Report:
 
     def rendered(self, suffix: str) -> bytes:
         """The document as the bytes of a file with this suffix."""
-        if suffix == ".json":
-            from reportgen.report.facts import json_bytes
+        return b"".join(self._parts(suffix))
 
-            return json_bytes(self.facts)
+    def _parts(self, suffix: str) -> Iterable[bytes]:
+        if suffix == ".json":
+            from reportgen.report.facts import json_parts
+
+            return json_parts(self.document.facts)
         if suffix == ".pdf":
             from reportgen.report.pdf import render_pdf
 
-            return render_pdf(self.document)
-        from reportgen.report.html import render_html
+            return (render_pdf(self.document, kept_formula(self._store), partial(kept_pages, self._store)),)
+        from reportgen.report.html import html_parts
 
-        return render_html(self.document)
+        return html_parts(self.document, kept_formula(self._store), partial(kept_photographs, self._store))
 
     def tensors(self, technique: str, image: str | None = None) -> dict[str, Tensor]:
         """Stored tensors by name (the names stand in the docstring of the technique).

@@ -30,7 +30,7 @@ from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.progress import Progress
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
-from reportgen.subject.images import ImageError, ImageRef, Skipped, decode
+from reportgen.subject.images import ImageError, Skipped, decode
 from reportgen.subject.preprocessing import Pipeline, prepare
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
@@ -357,19 +357,17 @@ class Pictures:
     store: Store
     threads: int
     _pipeline: Pipeline = field(init=False)
-    _refs: dict[str, ImageRef] = field(init=False)
 
     def __post_init__(self) -> None:
         self._pipeline = pipeline_of(self.resolution)
-        self._refs = {image.digest: image.ref for image in self.subject.images}
 
     def make(self, digests: Iterator[str]) -> None:
         """Decode, in parallel, what is not stored yet."""
-        lacking = [digest for digest in dict.fromkeys(digests) if not self.store.has(self._key(digest))]
+        lacking = [digest for digest in dict.fromkeys(digests) if not self.store.has(self.key(digest))]
         for digest, made in in_order(self._arrays, lacking, threads=self.threads, ahead=2 * self.threads):
             if isinstance(made, Exception):
                 raise made
-            self.store.put(self._key(digest), made, {"kind": "picture"})
+            self.store.put(self.key(digest), made, {"kind": "picture"})
 
     def input(self, digest: str) -> Array:
         """(C,H,W) float32."""
@@ -377,17 +375,18 @@ class Pictures:
 
     def read(self, digest: str) -> Mapping[str, Array]:
         """The three arrays. Raises EntryVanished."""
-        entry = self.store.get(self._key(digest))
+        entry = self.store.get(self.key(digest))
         if entry is None:
             raise EntryVanished
         return entry.arrays
 
-    def _key(self, digest: str) -> str:
+    def key(self, digest: str) -> str:
+        """Key of the entry of an image."""
         versions = library_versions()
         return key_of("picture", image=digest, pipeline=dict(self.resolution.pipeline), pillow=versions["pillow"])
 
     def _arrays(self, digest: str) -> dict[str, Array]:
-        ref = self._refs[digest]
+        ref = self.subject.refs[digest]
         values = prepare(ref, self._pipeline)
         if ref.ready:
             fitted = self._pipeline.visible(values)
@@ -409,11 +408,10 @@ def _preparer(subject: Subject, resolution: Resolution) -> Callable[[str], Array
     from reportgen.engine.local import Unusable
 
     pipeline = pipeline_of(resolution)
-    refs = {image.digest: image.ref for image in subject.images}
 
     def input_of(digest: str) -> Array:
         try:
-            return prepare(refs[digest], pipeline)
+            return prepare(subject.refs[digest], pipeline)
         except ImageError as error:
             raise Unusable(error.reason) from None
 

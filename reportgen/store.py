@@ -14,12 +14,13 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,36 @@ class Entry:
 
     arrays: Mapping[str, Array]
     facts: Mapping[str, Any]
+
+
+class Opened:
+    """An entry read one array at a time, safe for several threads.
+
+    The file stays open as long as this object lives, so that what is removed meanwhile can still be read.
+
+    Args:
+        file: of an entry that was found to be sound; None for one in `memory`.
+    """
+
+    def __init__(self, file: BinaryIO | None, memory: Mapping[str, Array]) -> None:
+        self._file = file
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._header: dict[str, Any] = {} if file is None else _read_header(file)
+        self._begin = 0 if file is None else file.tell()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one array. Raises KeyError, OSError."""
+        if self._file is None:
+            return self._memory[name].tobytes()
+        start, end = self._header[name]["data_offsets"]
+        with self._lock:
+            self._file.seek(self._begin + start)
+            return self._file.read(end - start)
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 @dataclass
@@ -115,18 +146,54 @@ class Store:
         """The entry of `key`, or None where there is none that can be believed."""
         if key in self._memory:
             return self._memory[key]
+        found = self._believed(key)
+        if found is None:
+            return None
+        entry, file = found
+        file.close()
+        return entry
+
+    def open(self, key: str) -> Opened | None:
+        """The entry of `key` to be read one array at a time; None where there is none that can be believed."""
+        if key in self._memory:
+            return Opened(None, self._memory[key].arrays)
+        found = self._believed(key)
+        return None if found is None else Opened(found[1], {})
+
+    def digest(self, key: str) -> str | None:
+        """Digest of what the entry of `key` holds, as its header tells it; None where there is none."""
+        if key in self._memory:
+            entry = self._memory[key]
+            return _digest(entry.arrays, key + canonical(entry.facts))
         path = self.path(key)
         try:
-            entry = _decode(path.read_bytes(), key)
+            with path.open("rb") as file:
+                told = str(_read_header(file)["__metadata__"]["digest"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        _touch(path)
+        return told
+
+    def _believed(self, key: str) -> tuple[Entry, BinaryIO] | None:
+        """The entry of `key` and its open file, if it is what was written; otherwise it is removed."""
+        path = self.path(key)
+        try:
+            file = path.open("rb")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        with contextlib.suppress(OSError):
-            os.utime(path)  # "oldest" means longest unused
-        return entry
+        try:
+            entry = _decode(file.read(), key)
+        except (OSError, ValueError):
+            file.close()
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        _touch(path)
+        return entry, file
 
     def put(self, key: str, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> Entry:
         """Store an entry. On a full or read-only disk it is kept in memory for this run and a notice says so."""
@@ -203,7 +270,7 @@ def _digest(arrays: Mapping[str, Array], facts: str) -> str:
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -222,10 +289,21 @@ def _header(data: bytes) -> dict[str, Any]:
     return dict(json.loads(data[8 : 8 + length]))
 
 
+def _read_header(file: BinaryIO) -> dict[str, Any]:
+    """The header of a file, whose arrays it is left at. Raises OSError, ValueError."""
+    file.seek(0)
+    head = file.read(8)
+    return _header(head + file.read(min(int.from_bytes(head, "little"), 100_000_000)))
+
+
+def _touch(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(path)  # "oldest" means longest unused
+
+
 def _kind(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(8)
-        header = _header(head + file.read(min(int.from_bytes(head, "little"), 100_000_000)))
+        header = _read_header(file)
     return str(json.loads(header["__metadata__"]["facts"]).get("kind", "other"))
 
 

@@ -27,7 +27,7 @@ SCHEMA_VERSION = 1
 SHOWN_CLASSES = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Predicted:
     """One usable image with what the model says of it."""
 
@@ -99,12 +99,14 @@ def image_facts(
     subject: Subject, used: Sequence[Predicted], skipped: Sequence[Skipped], choices: Sequence[Choice]
 ) -> dict[str, Any]:
     """The entry ``images``. Its digest is over the sorted digests of the usable images: the set, not the names."""
-    over = hashlib.sha256("".join(sorted(one.digest for one in used)).encode()).hexdigest()
+    over = hashlib.sha256()
+    for digest in sorted(one.digest for one in used):
+        over.update(digest.encode())
     return {
         "count": len(used) + len(skipped) + subject.left_out,
         "used": len(used),
         "left_out": subject.left_out,
-        "digest": over,
+        "digest": over.hexdigest(),
         "exhibits": [{"image": choice.name, "why": choice.why} for choice in choices],
         "sample": [],
         "labelled": sum(one.truth is not None for one in used),

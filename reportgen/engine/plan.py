@@ -82,12 +82,16 @@ class Planned:
     def read(self, case: Case | None, store: Store) -> Mapping[str, Array] | None:
         """The tensors of all parts by name; None if any part is missing."""
         found: dict[str, Array] = {}
-        for part in self.parts(case):
-            entry = store.get(self.key(part, case))
+        for key in self.keys(case):
+            entry = store.get(key)
             if entry is None:
                 return None
             found.update(entry.arrays)
         return found
+
+    def keys(self, case: Case | None) -> tuple[str, ...]:
+        """Keys of everything that is stored of it for one image, or for the model."""
+        return tuple(self.key(part, case) for part in self.parts(case))
 
     def bucket_key(self, bucket: int) -> str:
         """Key of the shard that holds the rows of all images whose digest begins with this byte."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from reportgen.text import Message, _
 
@@ -18,12 +18,23 @@ SMALL = 8
 Media = Literal["image/png", "image/jpeg", "image/svg+xml"]
 
 
+class Unread(Protocol):
+    """Bytes that lie somewhere until they are asked for."""
+
+    @property
+    def sha256(self) -> str:
+        """Their digest."""
+
+    def read(self) -> bytes:
+        """The bytes."""
+
+
 @dataclass(frozen=True)
 class Picture:
-    """One encoded image in memory.
+    """One encoded image.
 
     Attributes:
-        data: the file's bytes.
+        content: the file's bytes, or where they are read.
         media: its media type; JPEG for photographs, PNG for maps, SVG for what is drawn.
         width: pixels (points for SVG).
         height: pixels (points for SVG).
@@ -32,17 +43,27 @@ class Picture:
             fade from the one to the other.
     """
 
-    data: bytes
+    content: bytes | Unread
     media: Media
     width: int
     height: int
     pixelated: bool = False
     over: Picture | None = None
 
+    @property
+    def data(self) -> bytes:
+        """The file's bytes; read anew each time where they are not in memory."""
+        return self.content if isinstance(self.content, bytes) else self.content.read()
+
     @cached_property
+    def sha256(self) -> str:
+        """Digest of the bytes."""
+        return hashlib.sha256(self.content).hexdigest() if isinstance(self.content, bytes) else self.content.sha256
+
+    @property
     def digest(self) -> str:
         """First 20 hexadecimal digits of the SHA-256 of the bytes: equal pictures are stored once by it."""
-        return hashlib.sha256(self.data).hexdigest()[:20]
+        return self.sha256[:20]
 
 
 @dataclass(frozen=True)

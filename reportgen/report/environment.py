@@ -15,7 +15,6 @@ from markupsafe import Markup
 
 import reportgen
 from reportgen.figures.figure import Figure, Picture
-from reportgen.figures.formula import formula_svg
 from reportgen.language import catalogue
 from reportgen.report.document import Document, Reference, Section
 from reportgen.report.notes import notes_html
@@ -24,6 +23,8 @@ from reportgen.text import Message, shown
 
 Show = Callable[[Picture, str], Markup]
 """Writes a picture into the document; the words are its text alternative."""
+Formula = Callable[[str], Picture]
+"""Sets a formula given in TeX."""
 
 
 def template_folder() -> Path:
@@ -98,7 +99,8 @@ def _formula(context: Context, tex: str, alt: str) -> Markup:
     if context["medium"] == "tex":
         return Markup('<p data-tex="{}"></p>').format(tex)
     show: Show = context["show"]
-    return Markup('<p class="formula">{}</p>').format(show(formula_svg(tex), alt))
+    set_: Formula = context["set_formula"]
+    return Markup('<p class="formula">{}</p>').format(show(set_(tex), alt))
 
 
 @pass_context
@@ -136,7 +138,7 @@ def verdict_of(prediction: Mapping[str, Any]) -> str:
     return "right" if truth["index"] == prediction["top"][0]["index"] else "wrong"
 
 
-def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]:
+def context_of(document: Document, show: Show, formula: Formula, **more: Any) -> Mapping[str, Any]:
     """What every template sees."""
     references, listed = numbered_references(document.sections)
     return {
@@ -144,6 +146,7 @@ def context_of(document: Document, show: Show, **more: Any) -> Mapping[str, Any]
         "facts": document.facts,
         "style": document.style,
         "show": show,
+        "set_formula": formula,
         "figure_numbers": numbered_figures(document),
         "section_numbers": numbered_sections(document),
         "verdict_of": verdict_of,

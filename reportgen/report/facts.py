@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # deferred: only the schema of `reportgen schema` is made of these classes
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Generator(_Part):
@@ -210,20 +211,73 @@ class Refusal(_Part):
     refused: dict[str, str]
 
 
+class Listed(Sequence[Any]):
+    """A list whose entries are made when they are read, so that a million of them need not be held.
+
+    Args:
+        items: what they are made of.
+        make: makes one.
+    """
+
+    def __init__(self, items: Sequence[Any], make: Callable[[Any], Mapping[str, Any]]) -> None:
+        self._items = items
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self._make(item) for item in self._items[place]]
+        return self._make(self._items[place])
+
+
 def json_bytes(facts: Mapping[str, Any]) -> bytes:
     """UTF-8, two spaces, a newline at the end. A number that JSON cannot say (infinite, undefined) becomes null."""
-    return (json.dumps(_finite(facts), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )
+    return b"".join(json_parts(facts))
 
 
-def _finite(value: Any) -> Any:
+def json_parts(facts: Mapping[str, Any]) -> Iterator[bytes]:
+    """The same piece by piece: of a `Listed` no more than one entry is in memory."""
+    for text in json_texts(facts):
+        yield text.encode("utf-8", "backslashreplace")
+    yield b"\n"
+
+
+def json_texts(facts: Mapping[str, Any], *, indent: int | None = 2, ascii_only: bool = False) -> Iterator[str]:
+    """Pieces of the JSON of `facts`, as `json.dumps` writes them; without `indent` on one line without spaces."""
+    separators = None if indent else (",", ":")
+
+    def text(value: Any, depth: int) -> str:
+        told = json.dumps(finite(value), indent=indent, separators=separators, ensure_ascii=ascii_only, allow_nan=False)
+        return told.replace("\n", _line(indent, depth))  # inside strings JSON writes no line breaks
+
+    before = "{"
+    for name, value in facts.items():
+        yield f"{before}{_line(indent, 1)}{text(str(name), 1)}:{' ' if indent else ''}"
+        before = ","
+        if isinstance(value, Listed) and len(value):
+            for place, item in enumerate(value):
+                yield ("," if place else "[") + _line(indent, 2) + text(item, 2)
+            yield _line(indent, 1) + "]"
+        else:
+            yield text(value, 1)
+    yield _line(indent, 0) + "}" if facts else "{}"
+
+
+def _line(indent: int | None, depth: int) -> str:
+    """The break before a line so deep in nested values."""
+    return "\n" + " " * (indent * depth) if indent else ""
+
+
+def finite(value: Any) -> Any:
+    """`value` as JSON can say it: no infinities, no NaN, no tuples."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | Listed):
+        return [finite(item) for item in value]
     return value
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
 from reportgen.figures.colour import gradient_png
+from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document
-from reportgen.report.environment import context_of, template_folder
-from reportgen.report.facts import json_bytes
+from reportgen.report.environment import Formula, context_of, template_folder
+from reportgen.report.facts import json_texts
 from reportgen.report.fonts import font_faces
+from reportgen.report.marks import Marks
 from reportgen.report.page import check_page
-from reportgen.report.screen_pictures import ScreenPictures
+from reportgen.report.screen_pictures import Photographs, ScreenPictures
 from reportgen.report.stylesheet import styled
 from reportgen.report.templates import rendered
 from reportgen.text import shown_page
@@ -25,9 +27,22 @@ MOST_LISTED = 1000
 """Beyond this many images the embedded facts leave out the list of predictions."""
 
 
-def render_html(document: Document) -> bytes:
+def render_html(document: Document, formula: Formula = formula_svg) -> bytes:
     """The report as one HTML file."""
-    pictures = ScreenPictures()
+    return b"".join(html_parts(document, formula))
+
+
+def html_parts(
+    document: Document, formula: Formula = formula_svg, photographs: Photographs = lambda _about, make: make()
+) -> Iterator[bytes]:
+    """The same piece by piece.
+
+    Args:
+        formula: sets a formula given in TeX.
+        photographs: may know pictures that were encoded before.
+    """
+    marks = Marks()
+    pictures = ScreenPictures(marks)
     folder = template_folder()
     css = styled(font_faces() + (folder / "screen.css").read_text(encoding="utf-8"), document.style)
     script = (folder / "screen.js").read_text(encoding="utf-8")
@@ -35,23 +50,24 @@ def render_html(document: Document) -> bytes:
     context = context_of(
         document,
         pictures.show,
+        formula,
         medium="screen",
         gradient=gradient_png,
         css=Markup(css),
         script=Markup(script),
         policy=policy,
-        island=_island(document.facts),
-        symbols=pictures.symbols,
+        island=marks.mark(partial(_island, document.facts)),
+        symbols=partial(marks.mark, pictures.symbols),
         shown_layers=_layers(document),
     )
-    # the templates alone know what they show how often, so they are asked first
-    rendered("report.html.j2", {**context, "show": pictures.count}, document.style)
-    pictures.encode()
     # filters escape single words; names inside sentences and attributes are seen to here
     made = shown_page(rendered("report.html.j2", context, document.style))
     if document.style.templates is not None:
         check_page(made, policy, document.style.templates.name)
-    return made.encode("utf-8")
+    # the templates alone know what they show, and how often
+    pictures.encode(photographs)
+    for piece in marks.filled(made):
+        yield piece.encode("utf-8")
 
 
 def _policy(css: str, script: str) -> str:
@@ -72,10 +88,10 @@ def _layers(document: Document) -> list[str]:
     return sorted(shown, key=lambda layer: (order.get(layer, len(order)), layer))
 
 
-def _island(facts: Mapping[str, Any]) -> Markup:
+def _island(facts: Mapping[str, Any]) -> Iterator[str]:
     """The facts as inert JSON: nothing in them can end the element they stand in."""
     told = dict(facts)
     if len(told.get("predictions", ())) > MOST_LISTED:
         del told["predictions"]
-    text = json.dumps(json.loads(json_bytes(told)), ensure_ascii=True, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    for piece in json_texts(told, indent=None, ascii_only=True):
+        yield piece.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

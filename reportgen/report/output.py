@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from reportgen.errors import OutputError
@@ -37,9 +38,9 @@ def check_folder(directory: Path, what: str) -> None:
         raise OutputError(f"the folder {existing.name!r} cannot be written", "check its permissions, or give another")
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write `data` under a temporary name beside `target` and rename it: the previous file stays until the new one is
-    whole.
+def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write `data`, whole or in parts, under a temporary name beside `target` and rename it: the previous file stays
+    until the new one is whole.
 
     A symbolic link is followed, so that the link stays and its file changes.
 
@@ -51,7 +52,8 @@ def write_atomically(target: Path, data: bytes) -> None:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{final.name[:40]}-", suffix=".part", dir=final.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in (data,) if isinstance(data, bytes) else data:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
+from reportgen.figures.formula import formula_svg
 from reportgen.language import translator
 from reportgen.report.document import Document, Section
 from reportgen.report.environment import context_of
@@ -47,7 +48,7 @@ def paragraphs(document: Document, section: Section, *, wide: bool = False) -> l
     def nothing(_picture: Picture, _alt: str) -> Markup:
         return Markup("")
 
-    context: dict[str, Any] = dict(context_of(document, nothing, medium="tex", gradient=gradient_png))
+    context: dict[str, Any] = dict(context_of(document, nothing, formula_svg, medium="tex", gradient=gradient_png))
     html = rendered(section.template, {**context, "section": section}, document.style)
     reader = _Reader(wide)
     reader.feed(html)

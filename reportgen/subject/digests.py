@@ -13,6 +13,7 @@ import stat
 import tempfile
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +104,12 @@ class DigestMemory:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self._known: dict[str, str] = _read(file)
         self._used: dict[str, str] = {}
         self._changed = False
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        return _read(self._file)
 
     def sha256(self, path: Path) -> str:
         """Digest of a file, read only if it is new or has changed. Raises OSError."""

@@ -35,7 +35,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u
 _NUMBERS = (int, float, list, tuple)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRef:
     """One image before it is read.
 
@@ -51,14 +51,14 @@ class ImageRef:
     """
 
     name: str
-    path: Path | None
+    path: str | os.PathLike[str] | None
     live: Any = None
     label: int | None = None
     ready: bool = False
     given_id: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Something found among the images that cannot be used, and why."""
 
@@ -109,7 +109,7 @@ def find_images(sources: Sequence[Path], *, limit: int | None = None, seed: int 
     for source, prefix in _prefixed(sources):
         for path, name, reason in _walk(source):
             entries.setdefault(path, (prefix + name, reason))
-    images = _unique(ImageRef(name, Path(path)) for path, (name, reason) in entries.items() if not reason)
+    images = _unique(ImageRef(name, path) for path, (name, reason) in entries.items() if not reason)
     skipped = sorted((Skipped(name, reason) for name, reason in entries.values() if reason), key=lambda one: one.name)
     if not images:
         first = f", such as {skipped[0].name!r}: {skipped[0].reason}" if skipped else ""
@@ -402,7 +402,7 @@ def decode(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: with the reason, for whatever cannot be decoded.
     """
     if ref.path is not None:
-        return decode_file(ref.path, max_pixels)
+        return decode_file(Path(ref.path), max_pixels)
     return as_pil(fetched(ref), max_pixels)
 
 

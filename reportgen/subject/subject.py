@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ RESOLVING = (
 """Options that decide how the model is opened and called: with the file, they determine its `Resolution`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image that was found, with the SHA-256 of its bytes."""
 
@@ -71,6 +72,11 @@ class Subject:
         if self.path is None:
             return type(self.module).__name__
         return self.path.name.encode(errors="backslashreplace").decode()
+
+    @cached_property
+    def refs(self) -> Mapping[str, ImageRef]:
+        """The images by digest; one of several that are equal."""
+        return {image.digest: image.ref for image in self.images}
 
     def resolution_key(self, job: Job, labels: Sequence[str] | None) -> str:
         """Key of the record of what was resolved about this model under these options."""
@@ -175,7 +181,7 @@ def _found(images: Any, job: Job) -> Found:
 
 def _digested(found: Found, memory: DigestMemory, threads: int) -> tuple[tuple[Image, ...], list[Skipped]]:
     def digest(ref: ImageRef) -> str:
-        return memory.sha256(ref.path) if ref.path is not None else digest_of_live(ref.live)
+        return memory.sha256(Path(ref.path)) if ref.path is not None else digest_of_live(ref.live)
 
     usable: list[Image] = []
     unreadable: list[Skipped] = []

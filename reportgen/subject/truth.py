@@ -27,7 +27,7 @@ _NAMED = 3
 """So many examples are named in a message."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Truth:
     """What is known of one image.
 

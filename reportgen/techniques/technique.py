@@ -161,7 +161,7 @@ class Probe(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One image a technique looked at.
 
