@@ -97,12 +97,12 @@ def row(units: float, run: str, told: Mapping[str, float], earlier: Sequence[Map
     if before is None or units == before["units"]:
         return "| " + " | ".join([*cells, "–", f"{told['peak'] / 1024:.1f}", "–"]) + " |"
     more = units - before["units"]
-    slower, larger = told["seconds"] - before["seconds"], told["peak"] - before["peak"]
+    slower, larger = seconds - before["seconds"], told["peak"] - before["peak"]
     cells += [f"{1000 * slower / more:.2f}", f"{told['peak'] / 1024:.1f}", f"{larger / more:.2f}"]
     return "| " + " | ".join(cells) + " |"
 
 
-def photographs(folder: Path, count: int) -> None:
+def photographs(folder: Path, count: int, size: int = SIZE) -> None:
     """Small JPEGs of smooth noise, all different."""
     import numpy as np
     from PIL import Image
@@ -110,7 +110,7 @@ def photographs(folder: Path, count: int) -> None:
     folder.mkdir()
     for number in range(count):
         coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        image = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
         image.save(folder / f"photograph-{number:06d}.jpg", quality=80)
 
 
