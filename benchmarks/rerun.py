@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-from scaling import peak, photographs
+from scaling import peak, photographs  # noqa: E402
 
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "weasyprint", "PIL", "numpy")
 SIZE = 128
