@@ -86,23 +86,19 @@ def _filled(value: Any, count: int) -> Any:
 
 def row(units: float, run: str, told: Mapping[str, float], earlier: Sequence[Mapping[str, float]] | None) -> str:
     """One line of a table."""
+    seconds, held = told["seconds"], told["peak"] / 1024
+    cells = [f"{units:.0f}", run, f"{told['wall']:.2f}", f"{seconds:.2f}", f"{1000 * seconds / units:.2f}"]
     before = earlier[-1] if earlier else None
-    cells = [
-        f"{units:.0f}",
-        run,
-        f"{told['wall']:.2f}",
-        f"{told['seconds']:.2f}",
-        f"{1000 * told['seconds'] / units:.2f}",
-    ]
     if before is None or units == before["units"]:
-        return "| " + " | ".join([*cells, "–", f"{told['peak'] / 1024:.1f}", "–"]) + " |"
-    more = units - before["units"]
-    slower, larger = told["seconds"] - before["seconds"], told["peak"] - before["peak"]
-    cells += [f"{1000 * slower / more:.2f}", f"{told['peak'] / 1024:.1f}", f"{larger / more:.2f}"]
+        cells += ["–", f"{held:.1f}", "–"]
+    else:
+        more = units - before["units"]
+        larger = (told["peak"] - before["peak"]) / more
+        cells += [f"{1000 * (seconds - before['seconds']) / more:.2f}", f"{held:.1f}", f"{larger:.2f}"]
     return "| " + " | ".join(cells) + " |"
 
 
-def photographs(folder: Path, count: int) -> None:
+def photographs(folder: Path, count: int, size: int = SIZE) -> None:
     """Small JPEGs of smooth noise, all different."""
     import numpy as np
     from PIL import Image
@@ -110,7 +106,7 @@ def photographs(folder: Path, count: int) -> None:
     folder.mkdir()
     for number in range(count):
         coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        image = Image.fromarray(coarse).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        image = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
         image.save(folder / f"photograph-{number:06d}.jpg", quality=80)
 
 
