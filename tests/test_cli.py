@@ -122,8 +122,9 @@ def test_plan_agrees_with_the_run_on_images_alone(
     assert run(subject, "-q", *only, "-o", str(tmp_path / "r.json")) == 0
     passes = json.loads((tmp_path / "r.json").read_text())["passes"]
     forward, backward = passes["forward"], passes["backward"]["batches"]
-    # two rules for all classes at once; four exhibits under 50 inputs each; units of two layers of two exhibits
-    assert (backward, forward["samples"]) == (2 + 8, 4 + 200 + 2)
+    # two rules for all classes at once; four exhibits under 50 inputs each; units of two layers of two exhibits, and
+    # noise that tells how much they see
+    assert (backward, forward["samples"]) == (2 + 8, 4 + 200 + 2 + 1)
     assert f": {forward['batches']} forward of {forward['samples']} images, {backward} backward" in plan
 
 

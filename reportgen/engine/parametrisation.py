@@ -29,7 +29,7 @@ PIXEL_STEP: Final = 0.02
 SPECTRUM_NOISE: Final = 0.01
 SPECTRUM_DIVISOR: Final = 4.0
 """Keeps sigmoids out of saturation."""
-ADAM_RATES: Final = (0.05, 0.2)
+ADAM_RATES: Final = (0.05, 0.1)
 """The least, that of Olah et al., and the greatest."""
 ADAM_PATH: Final = 10.0
 """How far a coefficient may go in all steps together: fewer steps are longer, so that few lead as far as many."""

@@ -277,11 +277,16 @@ class Examination:
         return (*self.batches, *self.closeups)
 
     def passes(self, size: int) -> tuple[int, int, int]:
-        """Number of forward passes in batches of `size`, of inputs they process, and of backward passes."""
+        """Number of forward passes in batches of `size`, of inputs they process, and of backward passes.
+
+        One of noise tells how much of the image units see. The forwards of windows around those that see little, which
+        take the place of more work, are not known before, and not counted.
+        """
         alone = [closeup.forwards(size) for closeup in self.closeups]
+        looked = 1 if any(closeup.merged.units for closeup in self.closeups) else 0
         return (
-            len(self.batches) + sum(batches for batches, _inputs in alone),
-            sum(len(batch.cases) for batch in self.batches) + sum(inputs for _batches, inputs in alone),
+            looked + len(self.batches) + sum(batches for batches, _inputs in alone),
+            looked + sum(len(batch.cases) for batch in self.batches) + sum(inputs for _batches, inputs in alone),
             sum(work.backwards for work in self.works),
         )
 

@@ -63,8 +63,8 @@ def test_spectrum_steps_as_adam() -> None:
     style = Spectrum((3, 6, 8), CPU, 6)
     ours = torch.stack([style.start(seeded(seed)) for seed in (1, 2)])
     theirs = ours.clone().requires_grad_(True)
-    adam = torch.optim.Adam([theirs], lr=0.2, betas=(0.5, 0.999))
-    for step, rate in enumerate((0.2, 0.2, 0.2, 0.2, 0.4 / 3, 0.2 / 3)):
+    adam = torch.optim.Adam([theirs], lr=0.1, betas=(0.5, 0.999))
+    for step, rate in enumerate((0.1, 0.1, 0.1, 0.1, 0.2 / 3, 0.1 / 3)):
         adam.param_groups[0]["lr"] = rate
         gradient = torch.randn(ours.shape, generator=seeded(step))
         theirs.grad = -gradient
@@ -74,8 +74,8 @@ def test_spectrum_steps_as_adam() -> None:
 
 
 def test_fewer_steps_are_longer_within_bounds() -> None:
-    assert [rate_of(1, steps) for steps in (16, 50, 100, 200, 512)] == [0.2, 0.2, 0.1, 0.05, 0.05]
-    assert rate_of(64, 64) == pytest.approx(10 / 64 * 2 / 64)
+    assert [rate_of(1, steps) for steps in (16, 50, 100, 200, 512)] == [0.1, 0.1, 0.1, 0.05, 0.05]
+    assert rate_of(64, 64) == pytest.approx(0.1 * 2 / 64)
 
 
 def test_pixels_step_by_hand() -> None:
