@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any
@@ -105,7 +105,7 @@ def _section(planned: Planned, desk: _Desk, examined: Examined) -> tuple[Section
         facts["status"], reason = "failed", verbatim(failure)
     else:
         evidence = _evidence(planned, desk)
-        about = _about(planned, evidence.cases, desk)
+        about = _about(planned, evidence, desk)
         try:
             made = drawn(desk.store, about, partial(_drawn, technique, evidence))
             facts["results"], findings, figures = made["results"], list(made["findings"]), tuple(made["figures"])
@@ -130,11 +130,12 @@ def _drawn(technique: Technique, evidence: Evidence) -> Mapping[str, Any]:
     return {"results": results, "findings": findings, "figures": technique.figures(evidence)}
 
 
-def _about(planned: Planned, cases: Sequence[Case], desk: _Desk) -> dict[str, Any]:
-    """What the section of a technique depends on. Raises EntryVanished."""
+def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
+    """What the section of a technique depends on: everything that its `Evidence` tells. Raises EntryVanished."""
+    cases = evidence.cases
     keys = planned.keys(None) if planned.technique.scope == "model" else ()
     if planned.technique.scope == "exhibit":
-        keys = tuple(key for case in cases for key in planned.keys(case))
+        keys = tuple(key for case in cases for key in (desk.pictures.key(case.digest), *planned.keys(case)))
     if planned.technique.scope == "scan":
         keys = tuple(planned.bucket_key(bucket) for bucket in sorted({bucket_of(case.digest) for case in cases}))
     over = hashlib.sha256()
@@ -147,15 +148,14 @@ def _about(planned: Planned, cases: Sequence[Case], desk: _Desk) -> dict[str, An
             raise EntryVanished
         over.update(digest.encode())
     technique = planned.technique
+    covered = ("resolution", "cases", "read", "picture")
     return {
         "technique": technique.name,
         "options": technique.options(),
         "code": digest_of_module(type(technique)),
         "model": desk.about,
         "evidence": over.hexdigest(),
-        "colormap": desk.job.colormap,
-        "photographs": not desk.job.no_originals,
-        "lang": desk.job.lang,
+        **{field.name: getattr(evidence, field.name) for field in fields(evidence) if field.name not in covered},
     }
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import reportgen
 import reportgen.errors
 from reportgen.errors import ImagesError, UsageError
+from reportgen.techniques import registry
 from tests.networks import lively
 
 SHARED = ["predictions", "class_activation", "feature_maps", "filters"]
@@ -97,6 +98,27 @@ def test_second_run_calls_nothing_and_draws_the_same(tmp_path: Path, network: nn
         assert [one[name] for one in first.facts["techniques"].values()] == [
             one[name] for one in second.facts["techniques"].values()
         ]
+
+
+def test_second_run_draws_nothing(tmp_path: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds for every technique: what it puts into figures can be kept."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    photographs(tmp_path / "images", 3)
+    few = {"max_activation": {"steps": 2}, "occlusion": {"grid": 2}}
+    options = {**QUICK, "only": list(registry()), "techniques": few, "model_id": "one"}
+    first = reportgen.audit(network, tmp_path / "images", **options)
+    assert {one["status"] for one in first.facts["techniques"].values()} == {"complete"}
+    written = [first.rendered(suffix) for suffix in (".html", ".json", ".pdf")]
+
+    def refuse(*_words: object, **_options: object) -> None:
+        raise AssertionError("drawn again")
+
+    drawing = ("reportgen.drawing._drawn", "reportgen.drawing.photograph", "reportgen.album.formula_svg")
+    for place in (*drawing, "weasyprint.HTML"):
+        monkeypatch.setattr(place, refuse)
+    second = reportgen.audit(network, tmp_path / "images", **options)
+    assert [second.rendered(suffix) for suffix in (".html", ".json", ".pdf")] == written
+    assert isinstance(second.facts["predictions"], list)
 
 
 def test_adding_an_image_computes_that_image_only(tmp_path: Path, network: nn.Module, cache: Path) -> None:
@@ -362,7 +384,10 @@ RUN = f"""
 import sys, json, reportgen
 only = {SHARED}
 report = reportgen.audit(sys.argv[1], sys.argv[2], preset="quick", exhibits=12, batch_size=2, only=only)
-told = {{"torch": "torch" in sys.modules, **{{name: report.facts[name] for name in ("passes", "techniques")}}}}
+report.write(sys.argv[2] + ".html")
+heavy = ("torch", "torchvision", "matplotlib", "weasyprint")
+imported = [name for name in heavy if name in sys.modules]
+told = {{"imported": imported, **{{name: report.facts[name] for name in ("passes", "techniques")}}}}
 print(json.dumps(told))
 """
 
@@ -391,7 +416,7 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path, cache: Path) -> None
     assert finished >= 8
     assert 0 < resumed["passes"]["forward"]["samples"] < whole
     warm = run(tmp_path / "m.pt", tmp_path / "images")
-    assert warm["torch"] is False
+    assert warm["imported"] == []
     assert warm["passes"]["forward"]["batches"] == 0
     assert [one["results"] for one in warm["techniques"].values()] == [
         one["results"] for one in resumed["techniques"].values()

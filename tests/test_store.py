@@ -66,6 +66,42 @@ def test_every_damaged_byte_is_a_miss(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+def test_arrays_are_read_one_by_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    arrays = {"b": np.arange(300, dtype=np.uint8), "a": np.zeros(0, np.uint8), "c": np.arange(7, dtype=np.int64)}
+    store.put(key_of("x"), arrays, FACTS)
+    opened = store.open(key_of("x"))
+    assert opened is not None
+    store.path(key_of("x")).unlink()
+    assert {name: opened.read(name) for name in "cab"} == {name: array.tobytes() for name, array in arrays.items()}
+    with pytest.raises(KeyError):
+        opened.read("d")
+    assert store.open(key_of("x")) is None
+
+
+def test_only_what_is_sound_is_opened(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(key_of("x"), ARRAYS, FACTS)
+    path = store.path(key_of("x"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert store.open(key_of("x")) is None
+    assert not path.exists()
+
+
+def test_the_digest_tells_contents_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.digest(key_of("x")) is None
+    told = set()
+    for value in (1, 2, 1):
+        store.put(key_of("x"), {"a": np.array([value])}, FACTS)
+        told.add(store.digest(key_of("x")))
+    assert len(told) == 2
+    store.path(key_of("x")).write_bytes(b"no header")
+    assert store.digest(key_of("x")) is None
+
+
 def test_an_entry_under_another_key_is_a_miss(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(key_of("x"), {}, FACTS)
@@ -86,6 +122,10 @@ def test_full_disk_keeps_results_for_this_run(tmp_path: Path, monkeypatch: pytes
     store.put(key_of("y"), ARRAYS, FACTS)
     assert store.get(key_of("x")) is not None
     assert store.has(key_of("y"))
+    opened = store.open(key_of("x"))
+    assert opened is not None
+    assert {name: opened.read(name) for name in ARRAYS} == {name: one.tobytes() for name, one in ARRAYS.items()}
+    assert store.digest(key_of("x")) is not None
     assert store.notices == ["the cache cannot be written (No space left on device): results of this run are not kept"]
     assert Store(tmp_path).get(key_of("x")) is None
 

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from reportgen.report.facts import Facts, json_bytes, schema
+from reportgen.report.facts import Facts, Listed, json_bytes, json_parts, json_texts, schema
 from reportgen.techniques import registry
 from tests.report.small import TECHNIQUES, document
 
@@ -85,6 +85,22 @@ def test_bytes() -> None:
     assert "猫".encode() in told
     assert b'\n  "a": [' in told
     assert json.loads(told) == {"a": [None, None, 0.5], "猫": [1], "b": {"c": None}}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_what_is_made_when_it_is_read_is_written_like_a_list(count: int) -> None:
+    def entry(number: int) -> dict[str, Any]:
+        return {"image": f'a\n"{number}"', "top": [{"p": float("nan")}, {}], "none": []}
+
+    listed = Listed(range(count), entry)
+    facts = {"before": {"x": [1, {"y": []}]}, "predictions": listed, "after": "é"}
+    plain = {**facts, "predictions": [entry(number) for number in range(count)]}
+    expected = json.dumps(plain, indent=2, ensure_ascii=False).replace("NaN", "null") + "\n"
+    assert json_bytes(facts).decode() == json_bytes(plain).decode() == expected
+    compact = "".join(json_texts(facts, indent=None, ascii_only=True))
+    assert compact == json.dumps(plain, separators=(",", ":")).replace("NaN", "null")
+    assert repr(listed[:2]) == repr(plain["predictions"][:2])
+    assert len(list(json_parts(facts))) > count
 
 
 def test_a_lone_surrogate_is_still_utf8() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,21 @@ def test_written_and_nothing_beside_it(tmp_path: Path) -> None:
     target.write_bytes(b"old")
     write_atomically(target, b"new")
     assert target.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_written_in_parts_or_not_at_all(tmp_path: Path) -> None:
+    def parts(*, whole: bool) -> Iterator[bytes]:
+        yield b"first "
+        if not whole:
+            raise ValueError("planted")
+        yield b"second"
+
+    target = tmp_path / "report.html"
+    write_atomically(target, parts(whole=True))
+    with pytest.raises(ValueError, match="planted"):
+        write_atomically(target, parts(whole=False))
+    assert target.read_bytes() == b"first second"
     assert list(tmp_path.iterdir()) == [target]
 
 
