@@ -63,15 +63,24 @@ class Opened:
     The file stays open as long as this object lives, so that what is removed meanwhile can still be read.
 
     Args:
-        file: of an entry that was found to be sound; None for one in `memory`.
+        file: of an entry that was found to be sound, closed here; None for one in `memory`.
     """
 
     def __init__(self, file: BinaryIO | None, memory: Mapping[str, Array]) -> None:
-        self._file = file
+        self._file: BinaryIO | None = None
         self._memory = memory
         self._lock = threading.Lock()
-        self._header: dict[str, Any] = {} if file is None else _read_header(file)
-        self._begin = 0 if file is None else file.tell()
+        self._header: dict[str, Any] = {}
+        self._begin = 0
+        if file is not None:
+            # A descriptor of its own: a file object that is collected in a cycle complains of not having been closed,
+            # whatever `__del__` would have done.
+            descriptor = os.dup(file.fileno())
+            file.close()
+            weakref.finalize(self, os.close, descriptor)
+            self._file = os.fdopen(descriptor, "rb", closefd=False)
+            self._header = _read_header(self._file)
+            self._begin = self._file.tell()
 
     def read(self, name: str) -> bytes:
         """The bytes of one array. Raises KeyError, OSError."""
@@ -81,10 +90,6 @@ class Opened:
         with self._lock:
             self._file.seek(self._begin + start)
             return self._file.read(end - start)
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 @dataclass

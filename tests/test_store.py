@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,25 @@ def test_arrays_are_read_one_by_one(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         opened.read("d")
     assert store.open(key_of("x")) is None
+
+
+def test_an_opened_entry_closes_its_file_in_silence(tmp_path: Path) -> None:
+    """Also where it goes as part of a cycle, in which its file may be looked at first."""
+    store = Store(tmp_path)
+    store.put(key_of("x"), {"a": np.ones(3, np.float32)}, {})
+    opened = store.open(key_of("x"))
+    assert opened is not None
+    descriptor = opened._file.fileno()  # type: ignore[union-attr]
+    ring: list[object] = [opened]
+    ring.append(ring)
+    opened.ring = ring  # type: ignore[attr-defined]
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        del opened, ring
+        gc.collect()
+    assert not complaints
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(descriptor)
 
 
 def test_only_what_is_sound_is_opened(tmp_path: Path) -> None:
