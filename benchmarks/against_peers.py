@@ -60,6 +60,7 @@ class Bench:
 
     def __init__(self, folder: Path, images: int, channels: int, steps: int, *, frozen: bool) -> None:
         self.folder, self.steps = folder, steps
+        self.precision = "fp32"
         self.model: nn.Module = subjects.network("resnet50").requires_grad_(not frozen)
         self.frozen = frozen
         self.files = subjects.photographs(folder / "images", images)
@@ -71,29 +72,26 @@ class Bench:
         """All rows. Of the totals, the peers' are sums, ours are audits that do everything in one go: with as many
         steps of the ascent, and with as many as reach the objective that Lucent reaches.
         """
+        climbing = f"ascent: {len(self.channels)} channels of {LATE}, {self.steps} steps, {SIZE} pixels"
         rows: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
             ("class maps: 3 rules, 3 CAMs at 4 layers", self.peer_maps, self.our_maps),
             (f"units: 2 rules, {UNITS} units at 4 layers, {UNIT_IMAGES} images", self.peer_units, self.our_units),
-            (
-                f"ascent: {len(self.channels)} channels of {LATE}, {self.steps} steps, {SIZE} pixels",
-                self.peer_ascent,
-                self.our_ascent,
-            ),
+            (climbing, self.peer_ascent, self.our_ascent),
             ("layer table", self.peer_table, self.our_table),
         ]
-        peers = 0.0
+        spent: dict[str, float] = {}
         for work, theirs, ours in rows:
             first, second = subjects.seconds(theirs), subjects.seconds(ours)
-            peers += first
             row(work, first, second)
-        drawn = subjects.seconds(self.peer_document)
+            spent[work] = first
+        peers = sum(spent.values()) + subjects.seconds(self.peer_document)
         for layer in (EARLY, LATE):
             self.step_by_step(layer)
-        enough = self.until_lucent()
-        for steps in (self.steps, enough):
-            self.steps = steps
-            words = f"everything in total, with figures and a PDF; {steps} steps of our ascent"
-            row(words, peers + drawn, subjects.seconds(self.our_document))
+        enough = self.until_lucent(spent[climbing])
+        for steps, precision in ((self.steps, "fp32"), (self.steps, "bf16"), (enough, "fp32")):
+            self.steps, self.precision = steps, precision
+            words = f"everything in total, with figures and a PDF; {steps} steps of our ascent, {precision}"
+            row(words, peers, subjects.seconds(self.our_document))
 
     # class maps
     # -----------------------------------------------------------------------------------------------------------
@@ -170,13 +168,13 @@ class Bench:
         """Seconds for one step of one channel: the difference of two runs, so that nothing else is in it."""
         few = max(self.steps // 8, 2)
         many = 3 * few
-        channels = self.channels[:BATCH] if layer == LATE else tuple(range(BATCH))
+        channels = self.channels if layer == LATE else tuple(range(len(self.channels)))
         theirs = [subjects.seconds(lambda n=n: lucent(self.model, layer, channels[0], n)) for n in (few, many)]
         ours = [subjects.seconds(self.climbing(layer, channels, n)) for n in (few, many)]
         row(
-            f"one step of one channel of {layer}, {BATCH} together",
+            f"one step of one channel of {layer}, {len(channels)} together",
             (theirs[1] - theirs[0]) / (many - few),
-            (ours[1] - ours[0]) / (many - few) / BATCH,
+            (ours[1] - ours[0]) / (many - few) / len(channels),
         )
 
     def climbing(self, layer: str, channels: tuple[int, ...], steps: int) -> Callable[[], Tensor]:
@@ -208,25 +206,22 @@ class Bench:
         ascents = Ascents(passes, Store(None), BATCH, {"model": {}, "pipeline": {}, "numerics": {}}, {})
         return lambda: ascents.run(Ascent(layer, channels, "robust", steps, SIZE, 0)).images
 
-    def until_lucent(self) -> int:
-        """Seconds until the mean objective is that which Lucent ends with; of both, untouched pictures are measured."""
-        channels = self.channels[:BATCH]
-        made: list[Tensor] = []
-        theirs = subjects.seconds(
-            lambda: made.extend(lucent(self.model, LATE, channel, self.steps) for channel in channels)
-        )
-        goal = float(self.objective(torch.cat(made), channels).mean())
+    def until_lucent(self, theirs: float) -> int:
+        """Seconds until the mean objective is that which Lucent ends with, for which it took `theirs`; of both,
+        untouched pictures are measured. Returns the number of steps.
+        """
+        goal = float(self.objective(torch.cat(self.pictures["ascent"]), self.channels).mean())
         steps = 4
         while True:
-            climb = self.climbing(LATE, channels, steps)
+            climb = self.climbing(LATE, self.channels, steps)
             found: list[Tensor] = []
             ours = subjects.seconds(lambda climb=climb, found=found: found.append(climb()))
-            reached = float(self.objective(found[0], channels).mean())
+            reached = float(self.objective(found[0], self.channels).mean())
             if reached >= goal or steps > 4 * self.steps:
                 break
             steps += 4
         words = f"{reached:.3g} in {steps} steps" if reached >= goal else f"{reached:.3g}, never reached"
-        row(f"until Lucent's objective of {self.steps} steps, {goal:.3g} ({words}), {BATCH} channels", theirs, ours)
+        row(f"until Lucent's objective of {self.steps} steps, {goal:.3g} ({words})", theirs, ours)
         return steps
 
     def objective(self, pictures: Tensor, channels: tuple[int, ...]) -> Tensor:
@@ -283,6 +278,7 @@ class Bench:
             techniques={name: options for name, options in techniques.items() if options},
             exhibit=tuple(file.name for file in self.files),
             no_cache=True,
+            precision=self.precision,
         )
 
 

@@ -26,6 +26,8 @@ from reportgen.techniques.technique import Ascended
 
 VERSION: Final = 2
 """Raised whenever the same request gives other pictures."""
+TOGETHER: Final = 16
+"""Channels that ascend together at most: more gain nothing, and channels that are lacking are padding."""
 BASIS: Final = ("model", "pipeline", "numerics")
 """Of what a technique's tensors depend on, what an ascent depends on: not on the technique's other options."""
 
@@ -42,7 +44,7 @@ class Ascents:
     """Runs ascents on a prepared model.
 
     Attributes:
-        batch: channels that ascend together, padded to this number.
+        batch: images of the model's size in one pass; of channels, as many ascend together as `group_size` says.
         basis: what tells this model, its preprocessing and its numerics from others: part of every key.
         provenance: stored beside every result.
         tick: told of every step.
@@ -66,9 +68,10 @@ class Ascents:
         lacking = [channel for channel, arrays in found.items() if arrays is None]
         self.tick(request.steps * (len(found) - len(lacking)))
         size = self._size(request) if lacking else (0, 0)
-        for start in range(0, len(lacking), self.batch):
-            group = lacking[start : start + self.batch]
-            made = self._climb(request, group, size)
+        together = group_size(self.batch, self.passes.resolution.pipeline["size"], size)
+        for start in range(0, len(lacking), together):
+            group = lacking[start : start + together]
+            made = self._climb(request, group, size, together)
             for row, channel in enumerate(group):
                 arrays = {name: tensor[row : row + 1] for name, tensor in made.items()}
                 self.store.put(self.key(request, channel), arrays, {"kind": "ascent", **self.provenance})
@@ -117,21 +120,21 @@ class Ascents:
     def _channels(self) -> int:
         return int(self.passes.resolution.pipeline["channels"])
 
-    def _climb(self, request: Ascent, group: Sequence[int], size: tuple[int, int]) -> dict[str, Array]:
-        """One group of channels, all its steps; results by row."""
+    def _climb(self, request: Ascent, group: Sequence[int], size: tuple[int, int], together: int) -> dict[str, Array]:
+        """One group of channels, padded to `together`, all its steps; results by row."""
         count, device = len(group), self.passes.device
-        rows = list(group) + [group[-1]] * (self.batch - count)
+        rows = list(group) + [group[-1]] * (together - count)
         shape = (self._channels, *size)
         # a graph is built even where the caller wants none
         with torch.inference_mode(False), torch.enable_grad():
-            own = torch.arange(self.batch, device=device), torch.tensor(rows, device=device)
+            own = torch.arange(together, device=device), torch.tensor(rows, device=device)
             style: Parametrisation = (
                 Pixels(shape) if request.method == "plain" else Spectrum(shape, device, request.steps)
             )
             parameters = torch.stack([style.start(_generator(request, c, "start")) for c in rows]).to(device)
             matrices = self._matrices(request, rows, size)
             (start,) = self._means(style.pictures(parameters), (request.layer,), count)
-            objective = torch.empty(self.batch, request.steps, device=device)
+            objective = torch.empty(together, request.steps, device=device)
             for step in range(request.steps):
                 parameters.requires_grad_(True)
                 pictures = style.pictures(parameters)
@@ -178,6 +181,20 @@ class Ascents:
         inputs = ((pictures.flip(1) if pipeline["bgr"] else pictures) - mean) / std
         # a fifth faster on a CPU
         return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def group_size(batch: int, usual: Sequence[int], size: Sequence[int]) -> int:
+    """Channels that ascend together: they fill a pass with as many pixels as `batch` images of the model's size do.
+
+    A CPU is a tenth faster with eight pictures of 160 pixels than with four. It depends on nothing but what is part of
+    an ascent's key, since the bits of a picture depend on the shape of its batch.
+
+    Args:
+        usual: (H, W) of the model's input.
+        size: (H, W) of the pictures; zeros where there are none to be made.
+    """
+    pixels = max(1, size[0] * size[1])
+    return max(1, min(TOGETHER, round(batch * max(usual[0] * usual[1], pixels) / pixels)))
 
 
 def scaled(height: int, width: int, shorter: int) -> tuple[int, int]:

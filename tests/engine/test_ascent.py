@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reportgen.engine.ascent import Ascents, _generator, scaled
+from reportgen.engine.ascent import Ascents, _generator, group_size, scaled
 from reportgen.engine.parametrisation import affine, drawn_moves, moved
 from reportgen.engine.passes import Counts, Passes, prepared
 from reportgen.engine.requests import Ascent
@@ -156,20 +156,37 @@ def test_a_picture_does_not_depend_on_the_others(method: Any) -> None:
 
 def test_what_is_called_how_often() -> None:
     model = small()
-    runner = ascents(model)
+    runner = ascents(model, batch=2)
     model.calls.clear()
     model.ended = 0
     before = runner.passes.counts.facts()
     ticks: list[int] = []
-    counting = Ascents(runner.passes, runner.store, 4, BASIS, {}, ticks.append)
+    counting = Ascents(runner.passes, runner.store, 2, BASIS, {}, ticks.append)
     counting.run(Ascent("one", (0, 1, 2, 3, 4, 5), "plain", 7, 16))
-    # one try of the size, then for each group the start, the steps and the result, always in full batches
+    # one try of the size, then for each group the start, the steps and the result; four have the pixels of two inputs
     assert model.calls == [(1, 3, 16, 16), *[(4, 3, 16, 16)] * 2 * (1 + 7 + 1)]
     assert model.ended == 0  # the deepest maps are enough, in the end too
     assert sum(ticks) == 6 * 7
     after = runner.passes.counts.facts()
     assert after["forward"]["samples"] - before["forward"]["samples"] == 1 + 6 * 9
     assert after["backward"] == {"batches": 14, "samples": 42}
+
+
+@pytest.mark.parametrize(
+    ("batch", "usual", "size", "expected"),
+    [
+        (4, (224, 224), (160, 160), 8),
+        (4, (224, 224), (224, 224), 4),
+        (32, (224, 224), (160, 160), 16),
+        (1, (224, 224), (224, 224), 1),
+        (1, (224, 224), (300, 300), 1),
+        (4, (224, 224), (0, 0), 16),
+    ],
+)
+def test_as_many_pictures_as_have_the_pixels_of_a_batch(
+    batch: int, usual: tuple[int, int], size: tuple[int, int], expected: int
+) -> None:
+    assert group_size(batch, usual, size) == expected
 
 
 def test_other_channels_reuse_what_is_stored_and_an_interruption_costs_one_group(tmp_path: Path) -> None:
