@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor
 
-
 _PADDINGS = ("constant_pad_nd", "reflection_pad2d", "replication_pad2d")
 
 
