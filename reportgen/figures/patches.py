@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from PIL import Image, ImageDraw
 
+from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Picture
 from reportgen.figures.tiles import Pixels, fitted, jpeg, photograph_image, png
 
@@ -21,7 +21,7 @@ class Place:
     """A position of a layer in the image, in pixels.
 
     Attributes:
-        box: (top, left, bottom, right) of what the position sees, within the image.
+        box: (top, left, bottom, right) of what the position sees; beyond the image where it sees padding.
         cell: the same of the part that it stands for among its neighbours.
     """
 
@@ -36,7 +36,7 @@ class Place:
 
 
 def patch(rgb: Pixels, place: Place, *, size: int = 112) -> Picture:
-    """What a position sees, enlarged by a whole factor without smoothing where it is small.
+    """What a position sees, enlarged by a whole factor without smoothing where it is small; mid grey beyond the image.
 
     Its cell is framed where it is a small part of what it sees.
 
@@ -48,7 +48,9 @@ def patch(rgb: Pixels, place: Place, *, size: int = 112) -> Picture:
         JPEG, or PNG where enlarged.
     """
     top, left, bottom, right = place.box
-    image = photograph_image(np.ascontiguousarray(rgb[top:bottom, left:right]))
+    whole = photograph_image(rgb)
+    image = Image.new(whole.mode, (right - left, bottom - top), MID_GREY if whole.mode == "L" else (MID_GREY,) * 3)
+    image.paste(whole, (-left, -top))
     longer = max(image.size)
     enlarged = longer < size
     to = (image.width * -(-size // longer), image.height * -(-size // longer)) if enlarged else None
@@ -68,7 +70,7 @@ def where(shape: tuple[int, ...], place: Place, *, size: int = 112) -> Picture:
     """
     height, width = shape[:2]
     to = fitted(width, height, size)
-    image = Image.new("L", to, 128)
+    image = Image.new("L", to, MID_GREY)
     draw = ImageDraw.Draw(image)
     for (top, left, bottom, right), shade in ((place.box, 200), (place.cell, 255)):
         across, down = to[0] / width, to[1] / height

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 8
+ROWS = 8
 ASCENT = "max_activation"
 METHODS = ("robust", "plain")
 """Which synthetic image is set beside the photographs: the first that was made."""
@@ -198,9 +199,8 @@ class Exemplars(Technique):
         pictures = self._pictures(evidence, strongest, fields)
         made = evidence.after(ASCENT)
         for name in self.layers:
-            yield self._plate(
-                evidence, name, strongest[name], pictures, _synthetic(made, name), fields[f"field/{name}"]
-            )
+            own, field = _synthetic(made, name), fields[f"field/{name}"]
+            yield from self._plates(evidence, name, strongest[name], pictures, own, field)
 
     def _pictures(
         self,
@@ -222,7 +222,7 @@ class Exemplars(Technique):
                 drawn[key] = patch(pixels, place) if evidence.originals else where(pixels.shape, place)
         return drawn
 
-    def _plate(
+    def _plates(
         self,
         evidence: Evidence,
         name: str,
@@ -230,7 +230,7 @@ class Exemplars(Technique):
         pictures: Mapping[tuple[str, int, int], Picture],
         made: Mapping[int, Picture],
         field: Array,
-    ) -> Figure:
+    ) -> Iterator[Figure]:
         """The channels of one layer, as many beside one another as there is room for."""
         width = self.patches + bool(made)
         across = max(1, COLUMNS // width)
@@ -240,18 +240,23 @@ class Exemplars(Technique):
             + [None] * (self.patches - len(examples))
             for channel, examples in strongest.items()
         ]
-        rows = tuple(
-            Row(tuple(panel for group in groups[start : start + across] for panel in group))
+        rows = [
+            Row(
+                tuple(panel for group in groups[start : start + across] for panel in group),
+                verbatim(", ".join(map(str, list(strongest)[start : start + across]))),
+            )
             for start in range(0, len(groups), across)
-        )
-        return Figure(
-            id=f"{self.name}-{slug(name)}",
-            technique=self.name,
-            rows=rows,
-            caption=_caption(evidence, name, self.patches, field, bool(made), len(groups)),
-            columns=across * width,
-            layer=name,
-        )
+        ]
+        caption = _caption(evidence, name, self.patches, field, bool(made), len(groups))
+        for start in range(0, len(rows), ROWS):
+            yield Figure(
+                id=f"{self.name}-{slug(name)}{f'-{start // ROWS + 1}' if start else ''}",
+                technique=self.name,
+                rows=tuple(rows[start : start + ROWS]),
+                caption=caption,
+                columns=across * width,
+                layer=name,
+            )
 
 
 @dataclass
@@ -292,7 +297,7 @@ class _Strongest:
 
 
 def place_of(position: tuple[int, int], layer: Layer, field: Array, size: Sequence[int]) -> Place:
-    """What a position of a layer sees of an input of `size` (H, W): all of it where windows do not tell.
+    """What a position of a layer sees of an input of `size` (H, W): all of it where windows do not tell, or see more.
 
     Args:
         field: (6,) as stored.
@@ -303,12 +308,14 @@ def place_of(position: tuple[int, int], layer: Layer, field: Array, size: Sequen
         length, count = int(size[axis]), layer.shape[1 + axis]
         step = float(field[2 + axis]) or length / count
         centre = float(field[4 + axis]) + position[axis] * step if field.any() else (position[axis] + 0.5) * step
-        for found, half in ((boxes, float(field[axis]) / 2 or length), (cells, step / 2)):
-            begin = min(max(int(np.floor(centre - half)), 0), length - 1)
-            found.append((begin, min(max(int(np.ceil(centre + half)), begin + 1), length)))
-    return Place(
-        (boxes[0][0], boxes[1][0], boxes[0][1], boxes[1][1]), (cells[0][0], cells[1][0], cells[0][1], cells[1][1])
-    )
+        seen = int(field[axis]) or length
+        begin = int(np.floor(centre - seen / 2))
+        boxes.append((0, length) if seen >= length else (begin, begin + seen))
+        begin = min(max(int(np.floor(centre - step / 2)), 0), length - 1)
+        cells.append((begin, min(max(int(np.ceil(centre + step / 2)), begin + 1), length)))
+    (top, bottom), (left, right) = boxes
+    (high, low), (near, far) = cells
+    return Place((top, left, bottom, right), (high, near, low, far))
 
 
 def _synthetic(made: Mapping[str, Array], layer: str) -> dict[int, Picture]:
@@ -328,7 +335,7 @@ def _made(channel: int, picture: Picture | None) -> Panel | None:
     if picture is None:
         return None
     alt = _("input made to excite channel {channel}", channel=channel)
-    return Panel(picture, _("made for {channel}", channel=channel), alt, name=f"channel-{channel}-made")
+    return Panel(picture, _("made"), alt, name=f"channel-{channel}-made")
 
 
 def _panel(channel: int, rank: int, one: Example, picture: Picture) -> Panel:
@@ -339,15 +346,13 @@ def _panel(channel: int, rank: int, one: Example, picture: Picture) -> Panel:
         channel=channel,
         reached=reached,
     )
-    label = _("{channel} · {reached}", channel=channel, reached=reached)
-    return Panel(picture, label, alt, name=f"channel-{channel}-{rank + 1}")
+    return Panel(picture, verbatim(reached), alt, name=f"channel-{channel}-{rank + 1}")
 
 
 def _caption(evidence: Evidence, name: str, patches: int, field: Array, made: bool, count: int) -> Message:
     seen = (
         _(
-            "Each is cut to the receptive field of the position, {width} × {height} pixels, as far as it lies in the "
-            "image.",
+            "Each is cut to the receptive field of the position, {width} × {height} pixels, grey beyond the image.",
             width=int(field[1]),
             height=int(field[0]),
         )
@@ -356,8 +361,8 @@ def _caption(evidence: Evidence, name: str, patches: int, field: Array, made: bo
     )
     return _(
         "What excites channels of layer {layer} most among {n} images: for each of {count} of {all} channels the "
-        "images with the largest activation, at most {patches}, strongest first; beneath each the channel and its "
-        "activation there. {seen} A frame marks the place of the position in it.{made}{coarse}",
+        "images with the largest activation, at most {patches}, strongest first, their activation beneath them, the "
+        "numbers of the channels before the row. {seen} A frame marks the place of the position in it.{made}{coarse}",
         layer=name,
         n=len(evidence.cases),
         count=count,

@@ -244,10 +244,13 @@ class Evidence:
         Args:
             colormap: another than that of the document's heat maps.
         """
-        picture = self.picture(case)
+        return self.laid(self.picture(case), values, low=low, high=high, colormap=colormap)
+
+    def laid(self, pixels: Array, values: Array, *, low: float, high: float, colormap: str = "") -> Picture:
+        """The same over a picture that is at hand."""
         if self.originals:
-            return heat_map(picture, values, low=low, high=high, colormap=colormap or self.colormap)
-        return map_alone(picture.shape, values, low=low, high=high, colormap=colormap or self.colormap)
+            return heat_map(pixels, values, low=low, high=high, colormap=colormap or self.colormap)
+        return map_alone(pixels.shape, values, low=low, high=high, colormap=colormap or self.colormap)
 
     @property
     def reading(self) -> Message:
