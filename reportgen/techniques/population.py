@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,17 +19,21 @@ from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.literature import ZHOU2016
-from reportgen.techniques.regions import PLACES, Share, corner_cells, frame
+from reportgen.techniques.regions import PLACES, Share, corner_cells, frame, surely
 from reportgen.techniques.technique import Block, Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CORNER = 0.25
-"""How much of the way from chance to all of it the share of one corner must go to be a finding."""
-BORDER = 0.5
-"""The same for the border."""
+CORNER = 0.1
+"""By how much the share of one corner must exceed both chance and the share of the corner across: photographs are as
+likely as their mirror images, and what padding does, it does to both.
+"""
+BORDER = 0.25
+"""By how much the share of the border must exceed chance."""
+DOUBT = 0.025
+"""Probability that chance alone makes any corner of any class a finding, at most."""
 LEAST_IMAGES = 5
 """A class with fewer images with evidence says nothing of a habit."""
 
@@ -141,8 +146,11 @@ class Population(Technique):
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
         told = [one for one in results["classes"] if one["images"] - one["empty"] >= LEAST_IMAGES]
         chance = results["chance"]
-        cornered = [one for one in told if _beyond(one["corner"], chance["corner"], CORNER)]
-        bordered = [one for one in told if _beyond(one["border"], chance["border"], BORDER) and one not in cornered]
+        z = NormalDist().inv_cdf(1 - DOUBT / max(1, 4 * len(told)))
+        cornered = [one for one in told if _one_corner(one["corner"], chance["corner"], z)]
+        bordered = [
+            one for one in told if one not in cornered and surely(one["border"], chance["border"] + BORDER, BORDER, z)
+        ]
         outside = [one for one in told if "inside" in one and _outside(one["inside"])]
         figures = (self._id,)
         return [
@@ -200,6 +208,8 @@ class _Class:
     Attributes:
         images: predicted as it.
         empty: those among them whose map holds no evidence.
+        corners: share of each corner; ahead: by how much it exceeds that of the corner across, left to right.
+        border, inside, covered, gained: share of the border and of the mask, area of the mask, and the difference.
         best: the most confident images with a map: probability, image, map.
     """
 
@@ -208,6 +218,7 @@ class _Class:
     empty: int = 0
     total: Array = field(default_factory=lambda: np.array(0.0))
     corners: tuple[Share, ...] = field(default_factory=lambda: tuple(Share() for _corner in range(4)))
+    ahead: tuple[Share, ...] = field(default_factory=lambda: tuple(Share() for _corner in range(4)))
     border: Share = field(default_factory=Share)
     inside: Share = field(default_factory=Share)
     covered: Share = field(default_factory=Share)
@@ -224,8 +235,10 @@ class _Class:
             return
         unit = values / whole
         self.total = self.total + unit
-        for share, cells in zip(self.corners, corner_cells(*unit.shape), strict=True):
-            share.add(float(unit[cells].sum()))
+        held = [float(unit[cells].sum()) for cells in corner_cells(*unit.shape)]
+        for number, value in enumerate(held):
+            self.corners[number].add(value)
+            self.ahead[number].add(value - held[number ^ 1])
         self.border.add(float(unit[frame(*unit.shape)].sum()))
         if mask is not None:
             cells = np.asarray(Image.fromarray(mask).resize(unit.shape[::-1], Image.Resampling.BOX), np.float64)
@@ -247,7 +260,7 @@ class _Class:
         told: dict[str, Any] = {"images": self.images, "empty": self.empty}
         if self.images > self.empty:
             most = max(range(4), key=lambda place: self.corners[place].mean)
-            told["corner"] = {**self.corners[most].told(), "place": PLACES[most]}
+            told["corner"] = {**self.corners[most].told(), "place": PLACES[most], "ahead": self.ahead[most].told()}
             told["border"] = self.border.told()
         if self.inside.n:
             told["inside"] = {**self.inside.told(), "area": self.covered.mean, "gain": self.gained.told()}
@@ -273,10 +286,9 @@ def _overlays(evidence: Evidence, found: Mapping[int, _Class]) -> dict[tuple[int
     return drawn
 
 
-def _beyond(share: Mapping[str, Any], chance: float, needed: float) -> bool:
-    """Whether a share goes beyond chance by more than `needed` of what is possible, and not by chance."""
-    least: float = share["interval"][0]
-    return chance < 1 and (float(share["share"]) - chance) / (1 - chance) >= needed and least > chance
+def _one_corner(corner: Mapping[str, Any], chance: float, z: float) -> bool:
+    """Whether evidence gathers in this corner and not in the one across."""
+    return surely(corner, chance + CORNER, CORNER, z) and surely(corner["ahead"], CORNER, CORNER, z)
 
 
 def _outside(inside: Mapping[str, Any]) -> bool:
@@ -297,16 +309,17 @@ def _corner(found: list[Mapping[str, Any]], chance: float, figures: tuple[str, .
         title=_("Evidence for a class lies in one corner"),
         detail=_(
             "For {label}, {share} of the evidence lies in the corner {place} on average, where chance would put "
-            "{chance}. Classes concerned: {count}. Look there for a mark, a logo, a date or a frame that goes with "
-            "the class; crop or cover it, and train or test again.",
+            "{chance}, and the corner across holds {across}. Classes concerned: {count}. Look there for a mark, a "
+            "logo, a date or a frame that goes with the class; crop or cover it, and train or test again.",
             label=worst["label"],
             share=f"{worst['corner']['share']:.0%}",
+            across=f"{worst['corner']['share'] - worst['corner']['ahead']['share']:.0%}",
             place=WORDS[worst["corner"]["place"]],
             chance=f"{chance:.0%}",
             count=len(found),
         ),
         value=round(worst["corner"]["share"], 4),
-        threshold=round(chance + CORNER * (1 - chance), 4),
+        threshold=round(chance + CORNER, 4),
         n=worst["corner"]["n"],
         interval=tuple(worst["corner"]["interval"]),
         figures=figures,
@@ -332,7 +345,7 @@ def _border(found: list[Mapping[str, Any]], chance: float, figures: tuple[str, .
             count=len(found),
         ),
         value=round(worst["border"]["share"], 4),
-        threshold=round(chance + BORDER * (1 - chance), 4),
+        threshold=round(chance + BORDER, 4),
         n=worst["border"]["n"],
         interval=tuple(worst["border"]["interval"]),
         figures=figures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import sqrt
@@ -65,4 +66,14 @@ class Share:
             return {"share": self.mean, "interval": None, "n": self.n}
         variance = max(self.square - self.n * self.mean**2, 0.0) / (self.n - 1)
         half = Z * sqrt(variance / self.n)
-        return {"share": self.mean, "interval": [max(self.mean - half, -1.0), min(self.mean + half, 1.0)], "n": self.n}
+        return {"share": self.mean, "interval": [self.mean - half, self.mean + half], "n": self.n}
+
+
+def surely(told: Mapping[str, Any], needed: float, margin: float, z: float) -> bool:
+    """Whether a share that was told reaches what is needed, and lies `z` standard errors above what that exceeds by
+    `margin`.
+    """
+    if told["interval"] is None or told["share"] < needed:
+        return False
+    error = (told["share"] - told["interval"][0]) / Z
+    return bool(told["share"] - z * error > needed - margin)
