@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -46,6 +46,11 @@ class _Desk:
     store: Store
     pictures: Pictures
     about: str
+
+    @cached_property
+    def everyone(self) -> tuple[Case, ...]:
+        """All usable images, in order of their names."""
+        return tuple(Case(one.name, one.digest) for one in self.scanned.used)
 
 
 def draw(
@@ -185,7 +190,7 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
     if scope == "exhibit":
         cases = desk.scanned.cases
     elif scope == "scan":
-        cases = tuple(Case(one.name, one.digest) for one in desk.scanned.used)
+        cases = desk.everyone
     common = Evidence(
         desk.made.resolution,
         cases,

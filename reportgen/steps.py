@@ -193,6 +193,8 @@ def scan(
     lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
     progress.step(3, "scan", f"{len(subject.images)} images, {lacking} of them new")
     if not lacking:
+        for one in shards.values():
+            one.release()
         return read_scan(job, subject, made, shards)
     computed = frozenset(name for name, one in shards.items() if not all(one.knows(digest) for digest in digests))
     worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), provenance(made.resolution))

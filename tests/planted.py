@@ -47,6 +47,13 @@ def inputs(count: int, *, mark: bool) -> tuple[Tensor, Tensor]:
     return (x - MEAN) / STD, torch.arange(count) % 2
 
 
+def normalised(file: Path) -> Tensor:
+    """(1, 3, SIZE, SIZE) of a file that `folder` wrote."""
+    with Image.open(file) as image:
+        x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
+    return (x - MEAN) / STD
+
+
 def network(*, normalised: bool = True, width: int = 12) -> nn.Sequential:
     """Convolutions, pooled and classified."""
     parts: list[nn.Module] = []

@@ -132,6 +132,11 @@ class Shards:
         told = {"kind": self.planned.name, "errors": shard.index.errors, **facts}
         self._store.put(self.planned.bucket_key(bucket), {_DIGESTS: digests, **shard.arrays}, told)
 
+    def release(self) -> None:
+        """Hold nothing that is stored, unless all is to be held: it is read again when it is asked for."""
+        if not self._held:
+            self._shards, self._indices = {}, {}
+
     def _index(self, bucket: int) -> _Index:
         if bucket not in self._indices:
             found = self._store.peek(self.planned.bucket_key(bucket), _DIGESTS)
