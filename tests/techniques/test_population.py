@@ -13,7 +13,7 @@ from torch import nn
 
 import reportgen
 from reportgen.errors import UsageError
-from reportgen.techniques.regions import Z, Share, corner_cells, frame, surely
+from reportgen.techniques.regions import Share, Z, corner_cells, frame, surely
 from tests import planted
 from tests.networks import lively, noise
 
