@@ -27,6 +27,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # What an axis varies, and what else is fixed meanwhile. `{n}` is the number of units.
 AXES: Mapping[str, Mapping[str, Any]] = {
     "images": {"images": "{n}", "exhibits": 1, "only": "predictions", "write": "html,json"},
+    "scan": {
+        "images": "{n}",
+        "exhibits": 1,
+        "only": "predictions,population,exemplars,channel_health",
+        "write": "html,json",
+    },
     "exhibits": {"images": "{n}", "exhibits": "{n}", "skip": "max_activation,profile", "write": "html"},
     "layers": {"depth": "{n}", "layers": "blocks", "skip": "max_activation,profile", "write": "html"},
     "channels": {"width": "{n}", "channels": "even:{n}", "skip": "max_activation,profile", "write": "html"},
@@ -42,6 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--axes", default=",".join(AXES), help="which, of %(default)s")
     parser.add_argument("--images", default="200,1000,5000", help="counts (%(default)s)")
+    parser.add_argument("--scan", default="200,1000,5000", help="images of which channels are looked at too")
     parser.add_argument("--exhibits", default="8,32,128")
     parser.add_argument("--layers", default="4,16,48")
     parser.add_argument("--channels", default="8,32,128")

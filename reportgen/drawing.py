@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +15,7 @@ from reportgen import summary
 from reportgen.album import digest_of_module, drawn
 from reportgen.clock import reproducible
 from reportgen.engine.plan import Planned, bucket_of
+from reportgen.engine.shards import blocks
 from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Figure, Picture
@@ -45,6 +46,11 @@ class _Desk:
     store: Store
     pictures: Pictures
     about: str
+
+    @cached_property
+    def everyone(self) -> tuple[Case, ...]:
+        """All usable images, in order of their names."""
+        return tuple(Case(one.name, one.digest) for one in self.scanned.used)
 
 
 def draw(
@@ -133,11 +139,15 @@ def _drawn(technique: Technique, evidence: Evidence) -> Mapping[str, Any]:
 def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     """What the section of a technique depends on: everything that its `Evidence` tells. Raises EntryVanished."""
     cases = evidence.cases
-    keys = planned.keys(None) if planned.technique.scope == "model" else ()
+    keys = planned.keys(None) if planned.technique.scope in ("model", "scan") else ()
     if planned.technique.scope == "exhibit":
         keys = tuple(key for case in cases for key in (desk.pictures.key(case.digest), *planned.keys(case)))
     if planned.technique.scope == "scan":
-        keys = tuple(planned.bucket_key(bucket) for bucket in sorted({bucket_of(case.digest) for case in cases}))
+        buckets = sorted({bucket_of(case.digest) for case in cases})
+        keys = (*keys, *(planned.bucket_key(bucket) for bucket in buckets))
+    others = [one for one in desk.made.planned if one.name in planned.after and one.reason is None]
+    found = [own for one in others if all(map(desk.store.has, own := one.keys(None)))]
+    keys = (*keys, *(key for own in found for key in own))
     over = hashlib.sha256()
     for case in cases:
         over.update(repr(case).encode("utf-8", "backslashreplace"))
@@ -147,8 +157,10 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
         if digest is None:
             raise EntryVanished
         over.update(digest.encode())
+    if planned.technique.scope == "scan":
+        over.update(desk.pictures.digest_of_masks().encode())
     technique = planned.technique
-    covered = ("resolution", "cases", "read", "picture")
+    covered = ("resolution", "cases", "read", "picture", "scan", "pictures", "after", "mask")
     return {
         "technique": technique.name,
         "options": technique.options(),
@@ -167,8 +179,8 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
             raise EntryVanished
         return found
 
-    def scanned_row(case: Case | None) -> Mapping[str, Array]:
-        row = desk.scanned.shards[planned.name].row(case.digest) if case is not None else None
+    def scanned_row(case: Case) -> Mapping[str, Array]:
+        row = desk.scanned.shards[planned.name].row(case.digest)
         if row is None:
             raise EntryVanished
         return row
@@ -178,16 +190,51 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
     if scope == "exhibit":
         cases = desk.scanned.cases
     elif scope == "scan":
-        cases = tuple(Case(one.name, one.digest) for one in desk.scanned.used)
-    return Evidence(
+        cases = desk.everyone
+    common = Evidence(
         desk.made.resolution,
         cases,
-        scanned_row if scope == "scan" else stored,
+        stored,
         lru_cache(maxsize=1)(lambda case: withheld(desk.pictures.read(case.digest)["fitted"], desk.job)),
         desk.job.colormap,
         not desk.job.no_originals,
         desk.job.lang,
+        after=partial(_after, planned, desk),
     )
+    if scope != "scan":
+        return common
+    return replace(
+        common,
+        read=lambda case: stored(None) if case is None else scanned_row(case),
+        scan=partial(blocks, desk.scanned.shards[planned.name], cases),
+        pictures=partial(_pictures, desk),
+        mask=lambda case: desk.pictures.mask(case.digest),
+        masks=sum(case.digest in desk.pictures.subject.masks for case in cases),
+    )
+
+
+def _after(planned: Planned, desk: _Desk, technique: str) -> Mapping[str, Array]:
+    """What another technique stored about the model, if it was declared and there is anything."""
+    other = next((one for one in desk.made.planned if one.name == technique), None)
+    if technique not in planned.after:
+        raise KeyError(technique)
+    if other is None or other.reason is not None:
+        return {}
+    return other.read(None, desk.store) or {}
+
+
+def _pictures(desk: _Desk, cases: Sequence[Case]) -> Iterator[tuple[Case, Array]]:
+    """Images of the scan as the network saw them, or mid grey of that size."""
+    if desk.job.no_originals:
+        height, width = desk.made.resolution.pipeline["size"]
+        shape = (height, width, 3) if desk.made.resolution.pipeline["channels"] == 3 else (height, width)
+        yield from ((case, np.full(shape, MID_GREY, np.uint8)) for case in cases)
+        return
+    named: dict[str, list[Case]] = {}
+    for case in cases:
+        named.setdefault(case.digest, []).append(case)
+    for digest, pixels in desk.pictures.fitted(named):
+        yield from ((case, pixels) for case in named[digest])
 
 
 def withheld(pixels: Array, job: Job) -> Array:

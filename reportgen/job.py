@@ -117,7 +117,7 @@ LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", 
 MOST_LETTERS = 200
 """Of a title or an author: a cover holds no more."""
 
-PATHS = ("labels", "truth", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard", "figures")
+PATHS = ("labels", "truth", "masks", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard", "figures")
 """Options that name one file or folder."""
 
 WITHHELD = "(withheld)"
@@ -165,6 +165,9 @@ class Job(BaseModel):
     )
     truth: Path | None = _option(
         None, SUBJECT, "CSV with columns image,label[,group,slice]; otherwise class-named folders", "FILE.csv"
+    )
+    masks: Path | None = _option(
+        None, SUBJECT, "segmentation masks, called as their images, to see how much of the maps lies inside", "DIR"
     )
     max_images: int | None = _option(None, SUBJECT, "scan at most N images", "N", ge=1)
     exhibits: int | None = _option(None, SUBJECT, "images shown in detail (quick 4, standard 8, full 24)", "N", ge=1)

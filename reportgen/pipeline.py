@@ -102,7 +102,11 @@ def foresee(model: Any, images: Any, job: Job) -> str:
     subject = load(model, images, job, store, threads)
     with importable(job.pythonpath), Laboratory(subject, job, store, threads) as laboratory:
         made = steps.resolve(job, subject, store, laboratory)
-        return forecast.words(job, subject, made, store, laboratory.pass_facts)
+        try:
+            return forecast.words(job, subject, made, store, laboratory.pass_facts)
+        except EntryVanished:
+            store.suspicious = True  # what was found damaged is looked for again
+            return forecast.words(job, subject, made, store, laboratory.pass_facts)
 
 
 def load(model: Any, images: Any, job: Job, store: Store, threads: int, model_id: str | None = None) -> Subject:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ from reportgen.progress import Progress
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import ImageError, Skipped, decode
+from reportgen.subject.masks import fitted_mask
 from reportgen.subject.preprocessing import Pipeline, prepare
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
@@ -78,6 +81,9 @@ class Scanned:
         cases: the exhibits with the classes explained.
         shards: rows of the scanning techniques, by technique.
         unmatched: folders whose names are no class.
+        failures: reason by technique.
+        computed: techniques of which rows were computed in this run.
+        seconds: own computation by technique.
     """
 
     used: tuple[Predicted, ...]
@@ -86,6 +92,9 @@ class Scanned:
     cases: tuple[Case, ...]
     shards: Mapping[str, Shards]
     unmatched: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    computed: frozenset[str] = frozenset()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class Examined:
     """What step 4 left besides tensors in the store.
 
     Attributes:
-        failures: reason by technique.
+        failures: reason by technique, those of the scan included.
         computed: techniques of which anything was computed in this run.
         seconds: own computation by technique.
     """
@@ -165,7 +174,8 @@ def _record(store: Store, key: str, resolution: Resolution) -> Resolution:
 def open_shards(made: Blueprint, store: Store) -> dict[str, Shards]:
     """Rows of the scanning techniques that apply."""
     scanning = [p for p in made.planned if p.technique.scope == "scan" and p.reason is None]
-    return {planned.name: Shards(store, planned) for planned in scanning}
+    # rows of predictions are looked at in the order of names, and by much that comes after
+    return {planned.name: Shards(store, planned, held=planned.name == Predictions.name) for planned in scanning}
 
 
 def scan(
@@ -174,6 +184,7 @@ def scan(
     """One forward over all images the store does not know; then the choice of the exhibits.
 
     Raises:
+        EntryVanished: if rows that were planned on are gone.
         ImagesError: if no image can be used.
         OutOfMemory: if a batch did not fit.
     """
@@ -181,10 +192,15 @@ def scan(
     digests = {image.digest for image in subject.images}
     lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
     progress.step(3, "scan", f"{len(subject.images)} images, {lacking} of them new")
-    if lacking:
-        worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), provenance(made.resolution))
-        progress.each(worker.scan(digests, tuple(shards.values())), "scan", lacking, "image")
-    return read_scan(job, subject, made, shards)
+    if not lacking:
+        for one in shards.values():
+            one.release()
+        return read_scan(job, subject, made, shards)
+    computed = frozenset(name for name, one in shards.items() if not all(one.knows(digest) for digest in digests))
+    worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), provenance(made.resolution))
+    progress.each(worker.scan(digests, tuple(shards.values())), "scan", lacking, "image")
+    scanned = read_scan(job, subject, made, shards)
+    return replace(scanned, failures=worker.failures, computed=computed, seconds=worker.seconds)
 
 
 def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards]) -> Scanned:
@@ -196,7 +212,10 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
     for image in subject.images:
         row = predictions.row(image.digest)
         if row is None:
-            skipped.append(Skipped(image.name, predictions.error(image.digest) or "cannot be used"))
+            reason = predictions.error(image.digest)
+            if reason is None:
+                raise EntryVanished
+            skipped.append(Skipped(image.name, reason))
         else:
             used.append(Predicted(image.name, image.digest, row, truth.get(image.name)))
     if not used:
@@ -298,9 +317,9 @@ def examine(
     )
     pictures.make(case.digest for case in scanned.cases)
     if not examination.missing and not models:
-        return Examined({}, frozenset(), {})
+        return Examined(scanned.failures, scanned.computed, scanned.seconds)
     worker = laboratory.worker(made.resolution, pictures.input, provenance(made.resolution))
-    failures: dict[str, str] = {}
+    failures: dict[str, str] = dict(scanned.failures)
     with progress.bar("ascend", sum(map(ascending, models)), "step") as tick:
         for task in models:
             if (reason := worker.about_model(task, tick)) is not None:
@@ -308,7 +327,8 @@ def examine(
     total = sum(len(batch.cases) for batch in examination.batches) + len(examination.closeups)
     progress.each(_works(worker, examination, pictures, failures), "examine", total, "image")
     computed = {task.name for work in examination.works for task in work.tasks} | {task.name for task in models}
-    return Examined(failures, frozenset(computed), worker.seconds)
+    seconds = {name: scanned.seconds.get(name, 0.0) + worker.seconds.get(name, 0.0) for name in computed}
+    return Examined(failures, scanned.computed | computed, {**scanned.seconds, **seconds})
 
 
 def _works(worker: Worker, examination: Examination, pictures: Pictures, failures: dict[str, str]) -> Iterator[int]:
@@ -379,6 +399,37 @@ class Pictures:
         if entry is None:
             raise EntryVanished
         return entry.arrays
+
+    def fitted(self, digests: Iterable[str]) -> Iterator[tuple[str, Array]]:
+        """Images as the network saw them, (H,W,3) or (H,W) uint8, one at a time: decoded, in parallel, and not kept.
+
+        Raises:
+            EntryVanished: if one cannot be read any more.
+        """
+        pipeline = self._pipeline
+
+        def fit(digest: str) -> Array:
+            ref = self.subject.refs[digest]
+            return pipeline.visible(prepare(ref, pipeline)) if ref.ready else pipeline.fit(decode(ref))
+
+        for digest, made in in_order(fit, digests, threads=self.threads, ahead=2 * self.threads):
+            if isinstance(made, Exception):
+                raise made
+            yield digest, made
+
+    def mask(self, digest: str) -> Array | None:
+        """The segmentation mask of an image, see `reportgen.subject.masks.fitted_mask`; None where there is none."""
+        path = self.subject.masks.get(digest)
+        return None if path is None else fitted_mask(path, self._pipeline, whole=self.subject.refs[digest].ready)
+
+    def digest_of_masks(self) -> str:
+        """Over the bytes of all masks and the images they belong to; empty where there are none."""
+        over = hashlib.sha256()
+        for digest, path in sorted(self.subject.masks.items()):
+            over.update(digest.encode())
+            with contextlib.suppress(OSError):
+                over.update(hashlib.sha256(path.read_bytes()).digest())
+        return over.hexdigest() if self.subject.masks else ""
 
     def key(self, digest: str) -> str:
         """Key of the entry of an image."""

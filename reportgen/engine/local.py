@@ -53,42 +53,85 @@ class Worker:
     provenance: Mapping[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent in each technique's own computation; passes serve all of them and are nobody's."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why a technique failed in the scan, by name."""
 
     def scan(self, digests: Iterable[str], shards: Sequence[Shards]) -> Iterator[int]:
         """One forward over all images that a shard does not know. Yields the number of images done, now and then.
 
         Images are taken in the order of their digests, so that a shard is complete early and stored at once: what a
-        killed run has stored need not be done again.
+        killed run has stored need not be done again. What fails of one technique is noted in `failures`; what others
+        share goes on without it.
+
+        Args:
+            shards: those of the techniques that scan; nothing but what they lack is computed.
         """
         lacking = sorted(d for d in set(digests) if not all(one.knows(d) for one in shards))
-        merged = merge(one.planned.needs for one in shards)
+        active = [one for one in shards if not all(one.knows(digest) for digest in lacking)]
         pending: list[tuple[str, Array]] = []
         last = {bucket_of(digest): digest for digest in lacking}
         for digest, made in in_order(self.prepare, lacking, threads=self.threads, ahead=3 * self.batch):
             if isinstance(made, Unusable):
-                for one in shards:
+                for one in [one for one in active if not one.knows(digest)]:
                     one.put_error(digest, str(made))
             elif isinstance(made, Exception):
                 raise made
             else:
                 pending.append((digest, made))
             if len(pending) == self.batch or (digest == lacking[-1] and pending):
-                self._scan_batch(pending, shards, merged.taps)
+                self._scan_batch(pending, active)
                 done, pending = len(pending), []
                 yield done
             held = {bucket_of(waiting) for waiting, _array in pending}
             for bucket in [b for b, final in last.items() if final <= digest and b not in held]:
                 del last[bucket]
-                for one in shards:
+                for one in active:
                     one.flush(bucket, self.provenance)
 
-    def _scan_batch(self, pending: Sequence[tuple[str, Array]], shards: Sequence[Shards], taps: Sequence[str]) -> None:
-        trace = self.passes.forward(self._padded([array for _, array in pending]), len(pending), taps=taps, coarse=True)
-        for one in shards:
-            probe = EngineProbe(self.passes.resolution, self.passes.module, one.planned.needs, trace)
-            computed = self._computed(one.planned, probe)
-            for row, (digest, _array) in enumerate(pending):
-                one.put(digest, {name: values[row] for name, values in computed.items()})
+    def _scan_batch(self, pending: Sequence[tuple[str, Array]], active: list[Shards]) -> None:
+        """One forward for all of `active`; those that fail are taken out of it."""
+        names = [digest for digest, _array in pending]
+        lacking = {one.planned.name: [not one.knows(digest) for digest in names] for one in active}
+        serving = [one for one in active if any(lacking[one.planned.name])]
+        if not serving:
+            return
+        padded = self._padded([array for _digest, array in pending])
+        trace = self._scanned(padded, len(pending), serving, active)
+        for one in [one for one in serving if one in active]:
+            needs = one.planned.rows
+            probe = EngineProbe(self.passes.resolution, self.passes.module, needs, trace, passes=self.passes)
+            try:
+                computed = self._computed(one.planned, probe)
+            except OutOfMemory:
+                raise
+            except Exception as error:
+                if one.planned.technique.essential:
+                    raise
+                self.failures[one.planned.name] = _reason(error)
+                active.remove(one)
+                continue
+            for row, (digest, lacks) in enumerate(zip(names, lacking[one.planned.name], strict=True)):
+                if lacks:
+                    one.put(digest, {name: values[row] for name, values in computed.items()})
+
+    def _scanned(self, batch: Tensor, count: int, serving: Sequence[Shards], active: list[Shards]) -> Trace:
+        """The forward of one batch. Where a tapped layer fails, those that tap are taken out of `active`."""
+        merged = merge(one.planned.rows for one in serving)
+        try:
+            trace = self.passes.forward(batch, count, taps=merged.taps, coarse=True)
+            unreached = [tap for tap in merged.taps if tap not in trace.outputs]
+            if not unreached:
+                return trace
+            raise PassError(f"layer {unreached[0]!r} was not reached", "choose another layer")
+        except PassError as error:
+            tapping = [s for s in serving if merge([s.planned.rows]).taps and not s.planned.technique.essential]
+            if not tapping:
+                raise
+            for one in tapping:
+                self.failures[one.planned.name] = error.thing
+                active.remove(one)
+        rest = [one for one in serving if one in active]
+        return self._scanned(batch, count, rest, active)
 
     def examine(self, batch: Batch, inputs: Mapping[str, Array]) -> dict[str, str]:
         """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by

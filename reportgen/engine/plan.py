@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reportgen.engine.requests import INPUT, Ascent, Backward, Derivation, Forward, Needs, Request, Rule, Units
+from reportgen.engine.requests import INPUT, After, Ascent, Backward, Derivation, Forward, Needs, Request, Rule, Units
 from reportgen.engine.resolution import Resolution
 from reportgen.machine import machine
 from reportgen.store import Array, Store, key_of
@@ -62,10 +62,25 @@ class Planned:
         own, so that little is repeated after an interruption and little is held in memory at once.
         """
         parts: dict[str, list[Request]] = {}
+        rows = self.rows
         for request in self.needs:
-            if case is None or not _beyond(request, case):
+            beyond = case is not None and _beyond(request, case)
+            if request not in rows and not beyond and not isinstance(request, After):
                 parts.setdefault(_part_of(request), []).append(request)
         return tuple(Part(name, tuple(requests)) for name, requests in parts.items())
+
+    @property
+    def rows(self) -> Needs:
+        """What a scanning technique needs of each image: served by the one forward of the scan, stored as rows in
+        shards. The rest of its needs is about the model, and a part like those of other techniques.
+        """
+        scanning = self.technique.scope == "scan"
+        return tuple(request for request in self.needs if scanning and isinstance(request, Forward))
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Techniques whose tensors it looks at when it is drawn."""
+        return tuple(request.technique for request in self.needs if isinstance(request, After))
 
     def key(self, part: Part, case: Case | None) -> str:
         """Key of the entry of a part for one image, or for the model."""
@@ -325,8 +340,8 @@ def _closeups(lacking: Mapping[Case, tuple[Task, ...]]) -> Iterator[Closeup]:
 
 
 def about_model(planned: Sequence[Planned], store: Store) -> tuple[Task, ...]:
-    """What the store lacks of the techniques that look at the model alone."""
-    models = (p for p in planned if p.technique.scope == "model" and p.reason is None)
+    """What the store lacks of what is asked about the model alone."""
+    models = (p for p in planned if p.technique.scope in ("model", "scan") and p.reason is None)
     return tuple(task for p in models for task in p.tasks(None, store))
 
 

@@ -139,6 +139,14 @@ class EngineProbe:
             raise Undeclared(f"weight of {layer!r}")
         return self._parameter(layer)
 
+    def running(self, layer: str) -> tuple[Tensor, Tensor]:
+        if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):
+            raise Undeclared(f"running statistics of {layer!r}")
+        part = self.module.get_submodule(layer)
+        assert isinstance(part.running_mean, Tensor)
+        assert isinstance(part.running_var, Tensor)
+        return part.running_mean.detach(), part.running_var.detach()
+
     def recorded(self) -> Recording:
         if not any(isinstance(need, Record) for need in self.needs) or self.passes is None:
             raise Undeclared("a recording")

@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+_PADDINGS = ("constant_pad_nd", "reflection_pad2d", "replication_pad2d")
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -25,6 +27,8 @@ class Reach:
         whole: something that sees all positions has a part in it.
         channels: numbers at one position.
         positions: how many positions there are.
+        start: (y, x) in input pixels of the centre of what the first position sees, outside the image or not: a pixel
+            reaches from its number to the next, so that the centre of the first pixel lies at a half. Goes with `size`.
     """
 
     size: tuple[int, int] | None
@@ -32,6 +36,7 @@ class Reach:
     whole: bool
     channels: int
     positions: int
+    start: tuple[float, float] = (0.5, 0.5)
 
     def beyond(self, *, whole: bool, channels: int, positions: int) -> Reach:
         """What windows no longer define."""
@@ -47,6 +52,7 @@ class Window:
     dilation: tuple[int, int] = (1, 1)
     transposed: bool = False
     groups: int = 0
+    padding: tuple[int, int] = (0, 0)
 
 
 def window_of(kind: str, args: Sequence[Any], named: Mapping[str, Any]) -> Window | None:
@@ -54,14 +60,15 @@ def window_of(kind: str, args: Sequence[Any], named: Mapping[str, Any]) -> Windo
     if not args or not isinstance(args[0], Tensor) or args[0].dim() != 4:
         return None
     if kind == "convolution":
-        _x, weight, _bias, stride, _padding, dilation, transposed, _output_padding, groups = args
+        _x, weight, _bias, stride, padding, dilation, transposed, _output_padding, groups = args
         kernel = (int(weight.shape[2]), int(weight.shape[3]))
-        return Window(kernel, _pair(stride), _pair(dilation), bool(transposed), int(groups))
+        return Window(kernel, _pair(stride), _pair(dilation), bool(transposed), int(groups), _pair(padding))
     if kind in ("max_pool2d_with_indices", "max_pool2d", "avg_pool2d"):
         kernel = _pair(args[1])
         stride = named.get("stride", args[2] if len(args) > 2 else ())
         dilation = args[4] if kind != "avg_pool2d" and len(args) > 4 else 1
-        return Window(kernel, _pair(stride) if stride else kernel, _pair(dilation))
+        padding = _pair(args[3]) if len(args) > 3 else (0, 0)
+        return Window(kernel, _pair(stride) if stride else kernel, _pair(dilation), padding=padding)
     if kind in ("_adaptive_avg_pool2d", "adaptive_max_pool2d"):
         inside, outside = args[0].shape[2:], _pair(args[1])
         # where the sizes do not divide, windows overlap by one
@@ -112,6 +119,9 @@ def reach_of(
         return replace(joined, whole=True)
     if kind == "cat":
         return _concatenated(joined, reaches, int(args[1]) if len(args) > 1 else 0, result)
+    if kind in _PADDINGS and result.dim() == 4 and len(args[1]) >= 4 and joined.step is not None:
+        start = (joined.start[0] - args[1][2] * joined.step[0], joined.start[1] - args[1][0] * joined.step[1])
+        return _rest(replace(joined, start=start), numel)
     return _rest(joined, numel)
 
 
@@ -126,7 +136,8 @@ def _joined(reaches: Sequence[Reach]) -> Reach:
         return replace(widest, size=None, step=None, whole=whole)  # no gate: a branch that is as fine as the others
     sizes = [one.size for one in defined if one.size]
     size = (max(h for h, _w in sizes), max(w for _h, w in sizes))
-    return replace(widest, size=size, step=max(one.step for one in defined if one.step), whole=whole)
+    start = max(defined, key=lambda one: one.size or (0, 0)).start
+    return replace(widest, size=size, step=max(one.step for one in defined if one.step), whole=whole, start=start)
 
 
 def _restricted(tensor: Tensor, reach: Reach) -> Reach:
@@ -151,9 +162,12 @@ def _windowed(reach: Reach, window: Window) -> Reach:
     grown = [
         size + (k - 1) * d * s for size, k, d, s in zip(reach.size, window.kernel, window.dilation, step, strict=True)
     ]
+    inset = [((k - 1) * d / 2 - p) for k, d, p in zip(window.kernel, window.dilation, window.padding, strict=True)]
+    sign = -1 if window.transposed else 1
+    start = (reach.start[0] + sign * inset[0] * step[0], reach.start[1] + sign * inset[1] * step[1])
     if not window.transposed:
         step = (step[0] * window.stride[0], step[1] * window.stride[1])
-    return replace(reach, size=(ceil(grown[0]), ceil(grown[1])), step=step)
+    return replace(reach, size=(ceil(grown[0]), ceil(grown[1])), step=step, start=start)
 
 
 def _product(joined: Reach, seen: Sequence[tuple[Tensor, Reach]], result: Tensor) -> Reach:

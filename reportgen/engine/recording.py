@@ -340,5 +340,6 @@ class _Calls:
             macs=macs,
             field=list(reach.size) if reach and reach.size else None,
             stride=list(reach.step) if reach and reach.step else None,
+            start=list(reach.start) if reach and reach.size else None,
             whole=reach.whole if reach else False,
         )

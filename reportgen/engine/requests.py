@@ -84,7 +84,7 @@ class Backward:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weight of each of these layers, as it is."""
+    """The weight of each of these layers, as it is, and of batch normalisations their running statistics."""
 
     layers: tuple[str, ...]
 
@@ -131,7 +131,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class After:
-    """What another technique stored for the same subject: planned first, read from the store."""
+    """What another technique stored about the model, read when this one is drawn; nothing where it does not run."""
 
     technique: str
 

@@ -24,6 +24,8 @@ class ModuleRecord(TypedDict):
         field: receptive field (h, w) in input pixels of one position of its output, as convolutions and poolings along
             the longest path define it; None where they do not define it.
         stride: (h, w) distance in input pixels between neighbouring positions of its output; None with `field`.
+        start: (y, x) in input pixels of the centre of what the first position sees, where a pixel reaches from its
+            number to the next; None with `field`.
         whole: every position depends on the whole image, by global pooling, attention or a layer over all positions.
             With a `field` beside it: gates or statistics see the whole image, convolutions alone only the field.
     """
@@ -38,6 +40,7 @@ class ModuleRecord(TypedDict):
     macs: int
     field: list[int] | None
     stride: list[float] | None
+    start: list[float] | None
     whole: bool
 
 

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from reportgen.store import key_of
 from reportgen.subject.digests import DigestMemory, digest_of_live
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import Found, ImageRef, Skipped, find_images, live_images
+from reportgen.subject.masks import find_masks
 from reportgen.subject.truth import Truth
 from reportgen.versions import library_versions
 
@@ -54,6 +55,7 @@ class Subject:
         left_out: images beyond ``--max-images``.
         given_truth: labels that came with live images, by name.
         others: names of the images beyond ``--max-images``.
+        masks: files with segmentation masks, by the digest of their image.
     """
 
     path: Path | None
@@ -65,6 +67,7 @@ class Subject:
     left_out: int
     given_truth: Mapping[str, Truth]
     others: tuple[str, ...] = ()
+    masks: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def model_name(self) -> str:
@@ -165,8 +168,22 @@ def load_subject(
     usable, unreadable = _digested(found, memory, threads)
     given = {ref.name: Truth(ref.label) for ref in found.images if ref.label is not None}
     skipped = tuple(sorted((*found.skipped, *unreadable), key=lambda one: one.name))
+    masks: Mapping[str, Path] = {}
+    if job.masks is not None:
+        if job.transform is not None:
+            raise UsageError("--masks cannot be laid over images that --transform places", "leave out one of them")
+        masks = find_masks(job.masks, [(image.name, image.digest) for image in usable])
     return Subject(
-        path, model if path is None else None, sha256, identity, usable, skipped, found.left_out, given, found.others
+        path,
+        model if path is None else None,
+        sha256,
+        identity,
+        usable,
+        skipped,
+        found.left_out,
+        given,
+        found.others,
+        masks,
     )
 
 

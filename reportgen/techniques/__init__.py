@@ -25,6 +25,7 @@ GROUP = "reportgen.techniques"
 
 _ORDER = (
     "predictions",
+    "population",
     "class_activation",
     "occlusion",
     "gradient",
@@ -33,6 +34,9 @@ _ORDER = (
     "feature_maps",
     "filters",
     "max_activation",
+    "exemplars",
+    "channel_health",
+    "preprocessing",
     "architecture",
     "profile",
 )

@@ -16,6 +16,7 @@ from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.contrast import contrast
+from reportgen.techniques.literature import ZHOU2016
 from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -127,14 +128,7 @@ class ClassActivation(Technique):
     scope: ClassVar[Scope] = "exhibit"
     version: ClassVar[int] = 1
     references: ClassVar[tuple[Reference, ...]] = (
-        Reference(
-            "zhou2016",
-            "B. Zhou, A. Khosla, A. Lapedriza, A. Oliva, A. Torralba",
-            "Learning Deep Features for Discriminative Localization",
-            "IEEE Conference on Computer Vision and Pattern Recognition (CVPR), 2921–2929",
-            2016,
-            "10.1109/CVPR.2016.319",
-        ),
+        ZHOU2016,
         Reference(
             "selvaraju2017",
             "R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra",

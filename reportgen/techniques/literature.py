@@ -19,3 +19,11 @@ SIXT2020 = Reference(
     "International Conference on Machine Learning (ICML), PMLR 119, 9046–9057",
     2020,
 )
+ZHOU2016 = Reference(
+    "zhou2016",
+    "B. Zhou, A. Khosla, A. Lapedriza, A. Oliva, A. Torralba",
+    "Learning Deep Features for Discriminative Localization",
+    "IEEE Conference on Computer Vision and Pattern Recognition (CVPR), 2921–2929",
+    2016,
+    "10.1109/CVPR.2016.319",
+)

@@ -31,6 +31,7 @@ class Predictions(Technique):
     summary: ClassVar[str] = "scores and probabilities of the strongest classes of every image"
     scope: ClassVar[Scope] = "scan"
     version: ClassVar[int] = 1
+    essential: ClassVar[bool] = True
     results_schema = {
         "type": "object",
         "properties": {"images": {"type": "integer"}, "mean_top_probability": {"type": ["number", "null"]}},

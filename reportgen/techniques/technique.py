@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -152,6 +152,9 @@ class Probe(Protocol):
     def weight(self, layer: str) -> Tensor:
         """The weight of `layer`, as it is."""
 
+    def running(self, layer: str) -> tuple[Tensor, Tensor]:
+        """(C,) mean and (C,) variance that a batch normalisation stored."""
+
     def recorded(self) -> Recording:
         """The operations of one forward of noise."""
 
@@ -181,6 +184,19 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Some images of a scan at once.
+
+    Attributes:
+        cases: the images; two may be the same file under two names.
+        arrays: their tensors by name, stacked: the first dimension is that of `cases`.
+    """
+
+    cases: tuple[Case, ...]
+    arrays: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the store holds for one technique: the only thing that results, findings and figures see.
 
@@ -192,6 +208,12 @@ class Evidence:
         colormap: colours of heat maps.
         originals: photographs may be shown; if not, `picture` gives mid grey, whoever asks, and maps are `coarse`.
         lang: language of words that are drawn into pictures.
+        scan: gives the images of a scan, see `blocks`; None for other scopes.
+        pictures: those of any images of a scan, as `picture` gives them, one at a time, in whatever order.
+        after: tensors about the model that another technique stored, by its name, if it was declared; empty where it
+            does not run or does not apply.
+        mask: the segmentation mask of an image as the network saw it, (H, W) in [0, 1]; None where none was given.
+        masks: how many of the images have one.
     """
 
     resolution: Resolution
@@ -201,6 +223,11 @@ class Evidence:
     colormap: str = "inferno"
     originals: bool = True
     lang: str = "en"
+    scan: Callable[[], Iterator[Block]] | None = None
+    pictures: Callable[[Sequence[Case]], Iterator[tuple[Case, Array]]] = lambda _cases: iter(())
+    after: Callable[[str], Mapping[str, Array]] = lambda _technique: {}
+    mask: Callable[[Case], Array | None] = lambda _case: None
+    masks: int = 0
 
     def words(self, message: Message) -> str:
         """A sentence in the language of the document, for what is drawn into a picture."""
@@ -217,10 +244,13 @@ class Evidence:
         Args:
             colormap: another than that of the document's heat maps.
         """
-        picture = self.picture(case)
+        return self.laid(self.picture(case), values, low=low, high=high, colormap=colormap)
+
+    def laid(self, pixels: Array, values: Array, *, low: float, high: float, colormap: str = "") -> Picture:
+        """The same over a picture that is at hand."""
         if self.originals:
-            return heat_map(picture, values, low=low, high=high, colormap=colormap or self.colormap)
-        return map_alone(picture.shape, values, low=low, high=high, colormap=colormap or self.colormap)
+            return heat_map(pixels, values, low=low, high=high, colormap=colormap or self.colormap)
+        return map_alone(pixels.shape, values, low=low, high=high, colormap=colormap or self.colormap)
 
     @property
     def reading(self) -> Message:
@@ -232,9 +262,20 @@ class Evidence:
         return values if self.originals else coarse(values)
 
     def each(self) -> Iterator[tuple[Case, Mapping[str, Array]]]:
-        """Cases with their tensors, one at a time."""
-        for case in self.cases:
-            yield case, self.read(case)
+        """Cases with their tensors, one at a time: in order, but for a scan's, which come as in `blocks`."""
+        if self.scan is None:
+            for case in self.cases:
+                yield case, self.read(case)
+        for block in self.blocks():
+            for place, case in enumerate(block.cases):
+                yield case, {name: array[place] for name, array in block.arrays.items()}
+
+    def blocks(self) -> Iterator[Block]:
+        """The images of a scan, some at a time, of which one lot is in memory, by digest: in an order that depends on
+        nothing but the images.
+        """
+        if self.scan is not None:
+            yield from self.scan()
 
 
 @dataclass(frozen=True)
@@ -257,6 +298,8 @@ class Technique(ABC):
     """What it finds is of this machine and this moment: the machine is part of its keys, and it is left out under
     ``SOURCE_DATE_EPOCH`` unless ``--only`` names it.
     """
+    essential: ClassVar[bool] = False
+    """Without it there is nothing to report, so that its failure is that of the audit."""
     references: ClassVar[tuple[Reference, ...]] = ()
     results_schema: ClassVar[Mapping[str, Any]] = {"type": "object"}
     """JSON Schema of what `results` returns."""

@@ -113,3 +113,35 @@ def test_scripted_models_say_why_not() -> None:
         scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 2, 3)))
     with pytest.raises(PassError, match="takes no hooks"):
         record(scripted, noise(1, 8))
+
+
+def test_where_positions_look() -> None:
+    """Every position's box is exactly the pixels whose change moves it: weights of 1 let nothing cancel."""
+    model = nn.Sequential(
+        nn.ZeroPad2d((0, 1, 0, 1)),  # as TensorFlow pads for a stride
+        nn.Conv2d(1, 1, 3, stride=2),
+        nn.Conv2d(1, 1, 3, padding=1),
+        nn.AvgPool2d(3, 2, padding=1),
+        nn.Conv2d(1, 1, 2, dilation=2),
+        nn.ConvTranspose2d(1, 1, 2, stride=2),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1)
+    modules = by_name(record(model, torch.ones(1, 1, 40, 48)))
+    for place in range(1, 5):
+        x = torch.ones(1, 1, 40, 48, requires_grad=True)
+        maps = model[: place + 1](x)[0, 0]
+        told = modules[str(place)]
+        assert told["field"]
+        assert told["stride"]
+        assert told["start"]
+        for row in range(maps.shape[0]):
+            for column in range(maps.shape[1]):
+                (seen,) = torch.autograd.grad(maps[row, column], x, retain_graph=True)
+                for axis, position, length in ((0, row, 40), (1, column, 48)):
+                    centre = told["start"][axis] + position * told["stride"][axis]
+                    begin, end = centre - told["field"][axis] / 2, centre + told["field"][axis] / 2
+                    touched = seen[0, 0].any(dim=1 - axis).nonzero()
+                    assert (int(touched.min()), int(touched.max()) + 1) == (max(begin, 0), min(end, length))
+    assert modules["5"]["start"] == [told["start"][0] - 0.5 * 2, told["start"][1] - 0.5 * 2]

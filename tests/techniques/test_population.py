@@ -1,0 +1,174 @@
+"""Evidence over all images: a planted shortcut is exposed, its absence too; sums are those of plain NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import reportgen
+from reportgen.errors import UsageError
+from reportgen.techniques.regions import Share, Z, corner_cells, frame, surely
+from tests import planted
+from tests.networks import lively, noise
+
+ONLY = ["population", "exemplars"]
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[bool, nn.Module]:
+    return {mark: planted.trained(mark=mark) for mark in (True, False)}
+
+
+def audited(model: nn.Module, images: Path, **options: Any) -> reportgen.Report:
+    labels = images.parent / "labels.txt"
+    labels.write_text("\n".join(planted.CLASSES))
+    return reportgen.audit(model, images, labels=labels, **{"only": ONLY, **planted.OPTIONS, **options})
+
+
+def rules(report: reportgen.Report) -> set[str]:
+    return {finding["rule"] for finding in report.facts["findings"] if finding["rule"].startswith("population")}
+
+
+def test_a_planted_shortcut_is_exposed(tmp_path: Path, trained: dict[bool, nn.Module]) -> None:
+    report = audited(trained[True], planted.folder(tmp_path / "images", 24, mark=True))
+    (finding,) = (one for one in report.facts["findings"] if one["rule"] == "population.corner")
+    assert (finding["about"], finding["severity"]) == ("model", "warning")
+    assert finding["subject"] == planted.CLASSES[1]
+    assert "top left" in finding["detail"]
+    assert finding["value"] > finding["threshold"]
+    assert finding["n"] >= 10
+    assert finding["figures"] == ["population-classes"]
+    assert finding["interval"][0] < finding["value"] < finding["interval"][1]
+    assert cornered(report) >= 6
+
+
+def cornered(report: reportgen.Report) -> int:
+    """Channels of the last layer that are shown by nothing but the corner of marked images."""
+    examples = report.facts["techniques"]["exemplars"]["results"]["layers"]["6"]["channels"].values()
+    marked = [
+        [one["image"].startswith(planted.CLASSES[1]) and max(one["position"]) <= 2 for one in shown]
+        for shown in examples
+    ]
+    return sum(len(shown) == 3 and all(shown) for shown in marked)
+
+
+def test_without_the_mark_nothing_is_told(tmp_path: Path, trained: dict[bool, nn.Module]) -> None:
+    report = audited(trained[False], planted.folder(tmp_path / "images", 24, mark=False))
+    assert rules(report) == set()
+    assert cornered(report) == 0
+    assert report.facts["metrics"]["accuracy"]["value"] > 0.7
+    classes = report.facts["techniques"]["population"]["results"]["classes"]
+    assert all(one["corner"]["share"] < 0.1 for one in classes)
+
+
+def test_sums_are_those_of_numpy(tmp_path: Path) -> None:
+    model = planted.network()
+    torch.manual_seed(1)
+    images = planted.folder(tmp_path / "images", 12, mark=True)
+    report = audited(model, images, exhibits=12)
+    x = torch.stack([report.input(one["image"]) for one in report.facts["predictions"]])
+    model.eval()
+    with torch.no_grad():
+        maps, scores = model[:9](x).double().numpy(), model(x).double().numpy()
+    weight = model[-1].weight.detach().double().numpy()
+    predicted = scores.argmax(axis=1)
+    found = np.maximum((weight[predicted][:, :, None, None] * maps).sum(axis=1), 0)
+    results = report.facts["techniques"]["population"]["results"]
+    assert sum(one["images"] for one in results["classes"]) == 12
+    for one in results["classes"]:
+        own = found[predicted == one["index"]]
+        own = own[own.sum(axis=(1, 2)) > 0]
+        assert (len(own) + one["empty"], one["label"]) == (one["images"], planted.CLASSES[one["index"]])
+        unit = own / own.sum(axis=(1, 2), keepdims=True)
+        assert np.allclose(unit.mean(axis=0), one["map"], atol=1e-4)
+        border = unit.sum(axis=(1, 2)) - unit[:, 1:-1, 1:-1].sum(axis=(1, 2))
+        assert np.isclose(border.mean(), one["border"]["share"], atol=1e-4)
+        corners = [unit[:, :2, :2], unit[:, :2, -2:], unit[:, -2:, :2], unit[:, -2:, -2:]]
+        shares = [corner.sum(axis=(1, 2)).mean() for corner in corners]
+        assert np.isclose(max(shares), one["corner"]["share"], atol=1e-4)
+    stored = report.tensors("population", image=report.facts["predictions"][0]["image"])
+    assert np.allclose(stored["map"].numpy(), found[0], atol=1e-4)
+
+
+def test_regions() -> None:
+    assert [int(cells.sum()) for cells in corner_cells(7, 7)] == [4] * 4
+    assert corner_cells(8, 4)[1].nonzero()[0].tolist() == [0, 1]
+    assert corner_cells(8, 4)[1].nonzero()[1].tolist() == [3, 3]
+    assert int(frame(7, 7).sum()) == 24
+    assert bool(frame(2, 2).all())
+    share = Share()
+    for value in (0.2, 0.3, 0.4):
+        share.add(value)
+    told = share.told()
+    assert np.allclose(told["interval"], 0.3 + np.array([-1, 1]) * Z * 0.1 / np.sqrt(3))
+    assert surely(told, 0.3, 0.2, 3)
+    assert not surely(told, 0.3, 0.1, 3)
+    assert not surely(told, 0.31, 0.3, 1)
+    assert Share().told()["interval"] is None
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_masks(tmp_path: Path, trained: dict[bool, nn.Module], inside: bool) -> None:
+    images = planted.folder(tmp_path / "images", 24, mark=True)
+    for file in (images / planted.CLASSES[1]).iterdir():
+        mask = np.zeros((planted.SIZE, planted.SIZE), np.uint8)
+        mask[:16, :16] = 1  # whatever is not black is inside
+        target = tmp_path / "masks" / file.parent.name / f"{file.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask if inside else 255 * (1 - mask)).save(target)
+    report = audited(trained[True], images, only="population", masks=tmp_path / "masks")
+    results = report.facts["techniques"]["population"]["results"]
+    told = {one["label"]: one.get("inside") for one in results["classes"]}
+    assert results["masked"] == told["square"]["n"] == 12
+    assert told["disc"] is None
+    assert told["square"]["area"] == (0.25 if inside else 0.75)
+    assert (told["square"]["share"] > 0.5) == inside
+    assert ("population.outside_masks" in rules(report)) == (not inside)
+    assert report.facts["generator"]["job"]["masks"] == "masks"
+    plain = audited(trained[True], images, only="population").facts["techniques"]["population"]["results"]
+    assert plain["masked"] == 0
+    assert [one["map"] for one in plain["classes"]] == [one["map"] for one in results["classes"]]
+
+
+def test_masks_lie_where_the_network_saw_the_image(tmp_path: Path) -> None:
+    """A photograph twice as wide as high is cut; the left half of what is left lies inside."""
+    wide = np.zeros((40, 80), np.uint8)
+    wide[:, :40] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(wide).save(tmp_path / "masks" / "a.jpg.png")
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)).save(
+        tmp_path / "images" / "a.jpg"
+    )
+    report = audited(planted.network().eval(), tmp_path / "images", masks=tmp_path / "masks", resize="crop")
+    (one,) = report.facts["techniques"]["population"]["results"]["classes"]
+    if "inside" in one:
+        assert one["inside"]["area"] == pytest.approx(0.5, abs=0.02)
+    mask = report._pictures.mask(report.facts["predictions"][0]["sha256"])
+    assert mask is not None
+    assert mask[:, : planted.SIZE // 2 - 1].min() == 1
+    assert mask[:, planted.SIZE // 2 + 1 :].max() == 0
+
+
+def test_masks_that_belong_to_nothing_are_refused(tmp_path: Path) -> None:
+    images = planted.folder(tmp_path / "images", 2, mark=True)
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(UsageError, match="--masks"):
+        audited(planted.network().eval(), images, masks=tmp_path / "masks")
+    Image.new("L", (8, 8)).save(tmp_path / "masks" / "other.png")
+    with pytest.raises(UsageError, match="none of 1 masks in 'masks'"):
+        audited(planted.network().eval(), images, masks=tmp_path / "masks")
+
+
+def test_a_network_without_a_pooled_head_says_why() -> None:
+    items = [(noise(1, 64)[0], None, "a")]
+    report = reportgen.audit(lively("alexnet", classes=4, size=64), items, only="population")
+    told = report.facts["techniques"]["population"]
+    assert told["status"] == "not_applicable"
+    assert "backward pass for every image" in told["reason"]

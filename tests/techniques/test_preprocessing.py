@@ -1,0 +1,90 @@
+"""The check is silent where images arrive as in training and speaks where they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import reportgen
+from tests import planted
+
+RIGHT = {"mean": (planted.MEAN,), "std": (planted.STD,)}
+WRONG = [
+    {"mean": (0.0,), "std": (1.0,)},
+    {"mean": (planted.MEAN,), "std": (2.2 * planted.STD,)},
+    {"mean": (planted.MEAN,), "std": (planted.STD / 2.2,)},
+]
+
+
+@pytest.fixture(scope="module", params=[(12, True), (24, False)], ids=["narrow", "wide"])
+def trained(request: pytest.FixtureRequest) -> nn.Module:
+    width, mark = request.param
+    return planted.trained(mark=mark, width=width)
+
+
+def checked(model: nn.Module, images: Path, **options: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Results, and the finding if there is one."""
+    size = {"input_size": str(planted.SIZE), "resize": "none"}
+    report = reportgen.audit(model, images, only="preprocessing", **{**size, **options})
+    told = report.facts["techniques"]["preprocessing"]
+    assert told["status"] == "complete"
+    found = [one for one in report.facts["findings"] if one["rule"] == "preprocessing.mismatch"]
+    return told["results"], found[0] if found else None
+
+
+def test_silent_with_the_right_preprocessing(tmp_path: Path, trained: nn.Module) -> None:
+    results, finding = checked(trained, planted.folder(tmp_path / "i", 20, mark=False), **RIGHT)
+    assert finding is None
+    assert results["layers"]["1"]["log_ratio"] < 0.4
+    assert results["implied_std"] == pytest.approx(planted.STD, rel=0.2)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_speaks_with_the_wrong_one(tmp_path: Path, trained: nn.Module, wrong: dict[str, Any]) -> None:
+    results, finding = checked(trained, planted.folder(tmp_path / "i", 20, mark=False), **wrong)
+    assert finding is not None
+    assert (finding["about"], finding["severity"], finding["subject"]) == ("model", "warning", "1")
+    assert finding["value"] >= finding["threshold"]
+    assert finding["n"] == 20
+    assert results["implied_std"] == pytest.approx(planted.STD, rel=0.2)
+
+
+def test_speaks_where_only_the_mean_is_wrong(tmp_path: Path, trained: nn.Module) -> None:
+    _results, finding = checked(
+        trained, planted.folder(tmp_path / "i", 20, mark=False), mean=(-0.5,), std=(planted.STD,)
+    )
+    assert finding is not None
+
+
+def test_few_images_say_nothing(tmp_path: Path, trained: nn.Module) -> None:
+    _results, finding = checked(trained, planted.folder(tmp_path / "i", 4, mark=False), **WRONG[0])
+    assert finding is None
+
+
+def test_statistics_are_those_of_numpy(tmp_path: Path, trained: nn.Module) -> None:
+    images = planted.folder(tmp_path / "i", 9, mark=False)
+    results, _finding = checked(trained, images, **RIGHT)
+    x = torch.cat([planted.normalised(file) for file in sorted(images.rglob("*.png"))])
+    with torch.no_grad():
+        maps = trained[0](x).double().numpy().transpose(1, 0, 2, 3)
+    flat = maps.reshape(len(maps), -1)
+    stored = trained[1].running_mean.double().numpy(), trained[1].running_var.double().numpy()
+    ratio = np.log(flat.var(axis=1) / stored[1])
+    shift = (flat.mean(axis=1) - stored[0]) / np.sqrt(stored[1])
+    told = results["layers"]["1"]
+    assert told["log_ratio"] == pytest.approx(np.median(np.abs(ratio)), abs=1e-4)
+    assert told["signed"] == pytest.approx(np.median(ratio), abs=1e-4)
+    assert told["shift"] == pytest.approx(np.median(np.abs(shift)), abs=1e-4)
+    assert list(results["layers"]) == ["1", "4", "7"]
+
+
+def test_a_network_without_normalisation_says_why(tmp_path: Path) -> None:
+    images = planted.folder(tmp_path / "i", 2, mark=False)
+    model = planted.network(normalised=False).eval()
+    report = reportgen.audit(model, images, only="preprocessing", **planted.OPTIONS)
+    assert report.facts["techniques"]["preprocessing"]["status"] == "not_applicable"
