@@ -134,6 +134,8 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     """What the section of a technique depends on: everything that its `Evidence` tells. Raises EntryVanished."""
     cases = evidence.cases
     keys = planned.keys(None) if planned.technique.scope == "model" else ()
+    if planned.technique.scope == "sample":
+        keys = tuple(key for case in cases for key in planned.keys(case))
     if planned.technique.scope == "exhibit":
         keys = tuple(key for case in cases for key in (desk.pictures.key(case.digest), *planned.keys(case)))
     if planned.technique.scope == "scan":
@@ -177,6 +179,8 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
     cases: tuple[Case, ...] = ()
     if scope == "exhibit":
         cases = desk.scanned.cases
+    elif scope == "sample":
+        cases = planned.technique.of_sample(desk.scanned.sample)
     elif scope == "scan":
         cases = tuple(Case(one.name, one.digest) for one in desk.scanned.used)
     return Evidence(
@@ -214,7 +218,9 @@ def _facts(
         "schema": summary.SCHEMA_VERSION,
         "generator": summary.generator_facts(job),
         "model": model,
-        "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
+        "images": summary.image_facts(
+            subject, scanned.used, scanned.skipped, scanned.choices, [case.name for case in scanned.sample]
+        ),
         "predictions": Listed(scanned.used, partial(summary.prediction_facts, resolution=resolution)),
         "metrics": summary.metrics_facts(scanned.used),
         "techniques": {section.name: dict(section.facts) for section in sections},
