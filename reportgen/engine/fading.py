@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ BLUR = 1 / 20
 """Standard deviation of the blur that insertion begins with, as a share of the shorter side: objects cannot be told."""
 
 
-def faded(images: Tensor, maps: Tensor, fading: Fading) -> Iterator[tuple[Tensor, tuple[int, int] | None]]:
+def faded(images: Tensor, maps: Sequence[Tensor], fading: Fading) -> Iterator[tuple[Tensor, tuple[int, int] | None]]:
     """Batches of derived inputs: each holds one input of every image.
 
     Args:
         images: (B, C, H, W).
-        maps: (m, B, h, w); enlarged bilinearly to the images. Of equal values a fixed draw decides.
+        maps: (B, h, w) each; enlarged bilinearly to the images. Of equal values a fixed draw decides.
 
     Yields:
         (B, C, H, W), and of which map and step it is; None for the end that all maps share.

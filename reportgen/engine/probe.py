@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,7 +56,7 @@ class Repeated(Protocol):
 
     def variant(self, variant: Variant) -> EngineProbe: ...
 
-    def faded_scores(self, fading: Fading, maps: Tensor) -> Tensor: ...
+    def faded_scores(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class EngineProbe:
             raise Undeclared(f"the same under {variant.change}")
         return self.bench.variant(variant)
 
-    def faded_probabilities(self, fading: Fading, maps: Tensor) -> Tensor:
+    def faded_probabilities(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor:
         if fading not in self.needs or self.bench is None or len(maps) != fading.maps:
             raise Undeclared(f"{fading.kind} by {len(maps)} maps")
         return probabilities_of(self.bench.faded_scores(fading, maps), self._independent)

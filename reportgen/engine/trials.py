@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -115,11 +115,10 @@ class Bench:
             passes = replace(passes, module=module, folding=folding, _recorded=[])
         return Bench.ready(passes, self.twin, images, self.classes, variant.requests).probe(variant.requests)
 
-    def faded_scores(self, fading: Fading, maps: Tensor) -> Tensor:
+    def faded_scores(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor:
         """(n, m, steps + 1, classes) scores along each map from the highest pixels on; of masks (n, m, 1, classes)."""
         count = len(self.classes[0])
-        padding = maps.new_zeros((maps.shape[0], len(self.images) - count, *maps.shape[2:]))
-        full = torch.cat((maps, padding), dim=1).to(self.images.device)
+        full = [_filled(one.to(self.images.device), len(self.images)) for one in maps]
         own = self.trace.scores
         assert own is not None
         points = 1 if fading.kind == "masking" else fading.steps + 1
@@ -135,3 +134,8 @@ class Bench:
             else:
                 found[:, place[0], place[1] if fading.kind != "masking" else 0] = scores[:count]
         return found
+
+
+def _filled(maps: Tensor, size: int) -> Tensor:
+    """(size, h, w): with zeros for the padding."""
+    return torch.cat((maps, maps.new_zeros((size - len(maps), *maps.shape[1:]))))

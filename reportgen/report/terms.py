@@ -43,6 +43,9 @@ TERMS: Final[Mapping[str, Message]] = {
         _("interpolation"),
         _("mean"),
         _("std"),
+        _("random values"),
+        _("edges"),
+        _("centre"),
     )
 }
 """Identifiers by themselves."""

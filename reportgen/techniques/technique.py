@@ -154,8 +154,8 @@ class Probe(Protocol):
         It holds until the next change is asked for.
         """
 
-    def faded_probabilities(self, fading: Fading, maps: Tensor) -> Tensor:
-        """(n, m, steps + 1, classes) in [0, 1] while pixels go or come in the order of maps (m, n, h, w): first none,
+    def faded_probabilities(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor:
+        """(n, m, steps + 1, classes) in [0, 1] while pixels go or come in the order of m maps (n, h, w): first none,
         last all of them; of masks (n, m, 1, classes).
         """
 
