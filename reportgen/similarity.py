@@ -19,12 +19,22 @@ STABLE: Final = (0.01**2, 0.03**2)
 def rank_correlation(one: Values, other: Values) -> float:
     """Spearman's rank correlation of all values of two arrays of one shape, ties at their mean rank.
 
-    NaN where one of them is the same everywhere or holds what is no number: such a map has no order.
+    0 where one of them alone is the same everywhere: it has no order to share. NaN where both are, or where a value is
+    no number.
     """
+    without = _without(one, other)
+    if without is not None:
+        return without
     first, second = (_ranks(values.ravel()) for values in (one, other))
-    if not (np.isfinite(one).all() and np.isfinite(other).all()) or not (np.ptp(first) and np.ptp(second)):
-        return float("nan")
     return float(np.corrcoef(first, second)[0, 1])
+
+
+def _without(one: Values, other: Values) -> float | None:
+    """The similarity of maps that cannot be compared; None for those that can."""
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return float("nan")
+    flat = [not np.ptp(values) for values in (one, other)]
+    return float("nan") if all(flat) else 0.0 if any(flat) else None
 
 
 def _ranks(values: Values) -> Values:
@@ -36,11 +46,12 @@ def _ranks(values: Values) -> Values:
 def structural_similarity(one: Values, other: Values) -> float:
     """Mean SSIM (Wang et al. 2004) of two (h, w) maps, each moved and scaled to 0..1, under a Gaussian window.
 
-    NaN where one of them is the same everywhere or holds what is no number.
+    Of maps that are the same everywhere it tells what `rank_correlation` does.
     """
-    x, y = unit(one), unit(other)
-    if x is None or y is None:
-        return float("nan")
+    without = _without(one, other)
+    if without is not None:
+        return without
+    x, y = _unit(one), _unit(other)
     mean_x, mean_y = _smoothed(x), _smoothed(y)
     spread_x, spread_y = _smoothed(x * x) - mean_x**2, _smoothed(y * y) - mean_y**2
     common = _smoothed(x * y) - mean_x * mean_y
@@ -52,10 +63,9 @@ def structural_similarity(one: Values, other: Values) -> float:
     return float(inside.mean())
 
 
-def unit(values: Values) -> Values | None:
-    """Moved and scaled to 0..1; None where that means nothing."""
-    low, high = float(values.min()), float(values.max())
-    return (values - low) / (high - low) if np.isfinite(high - low) and high > low else None
+def _unit(values: Values) -> Values:
+    scaled: Values = (values - values.min()) / np.ptp(values)
+    return scaled
 
 
 def _radius() -> int:

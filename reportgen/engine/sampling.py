@@ -13,9 +13,7 @@ from reportgen.techniques.technique import Case
 
 def flat(needs: Needs) -> Needs:
     """`needs` with what other techniques are asked for in the place of these."""
-    return tuple(
-        inner for need in needs for inner in (flat(need.needs) if isinstance(need, After) else (need,))
-    )
+    return tuple(inner for need in needs for inner in (flat(need.needs) if isinstance(need, After) else (need,)))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from reportgen.resampling import interval_of_mean
 from reportgen.store import Array
 from reportgen.techniques.technique import Case, Technique
 
-MEAN_SCHEMA = {
+MEAN_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "value": {"type": "number"},
