@@ -1,4 +1,4 @@
-"""A small network trained in seconds to find a patch of texture in noise: what its answers depend on is known."""
+"""A small network trained in seconds to tell textures of a patch apart: what its answers depend on is known."""
 
 from __future__ import annotations
 
@@ -15,14 +15,23 @@ TEXTURES = 4
 
 
 def patches(count: int, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (n, 3, SIDE, SIDE) of smooth noise with one patch each, classes (n,), and its corner (n, 2)."""
+    """Images (n, 3, SIDE, SIDE) with a patch of texture on smooth noise, classes (n,), and corners of patches (n, 2).
+
+    A second patch, of coarse noise with more contrast, says nothing of the class.
+    """
     generator = torch.Generator().manual_seed(seed)
     images = functional.interpolate(torch.randn(count, 3, 6, 6, generator=generator), size=SIDE, mode="bicubic")
     images = 0.4 * images + 0.15 * torch.randn(count, 3, SIDE, SIDE, generator=generator)
     classes = torch.randint(0, TEXTURES, (count,), generator=generator)
     corners = torch.randint(0, SIDE - PATCH + 1, (count, 2), generator=generator)
+    distance = torch.randint(PATCH, SIDE - 2 * PATCH + PATCH + 1, (count, 2), generator=generator)
+    others = (corners + distance) % SIDE
     row, column = torch.meshgrid(torch.arange(PATCH), torch.arange(PATCH), indexing="ij")
     lines = [row // 2 % 2, column // 2 % 2, (row // 2 + column // 2) % 2, ((row + column) // 3) % 2]
+    for image, (top, left) in zip(images, others.tolist(), strict=True):
+        noise = torch.randint(0, 2, (PATCH // 2, PATCH // 2), generator=generator).repeat_interleave(2, 0)
+        part = image[:, top : top + PATCH, left : left + PATCH]
+        part[:] = (2.4 * noise.repeat_interleave(2, 1) - 1.2)[: part.shape[1], : part.shape[2]]
     for image, label, (top, left) in zip(images, classes.tolist(), corners.tolist(), strict=True):
         image[:, top : top + PATCH, left : left + PATCH] = 1.6 * lines[label] - 0.8
     return images, classes, corners

@@ -67,8 +67,11 @@ def randomised(module: nn.Module, resolution: Resolution, above: str | None) -> 
 
     What a module holds besides other modules counts with the first of these: where in it, it is used is not known.
     """
+    if above is None:
+        yield from (name for name, _tensor in module.named_parameters())
+        return
     orders = {layer.name: layer.order for layer in resolution.layers if layer.order >= 0}
-    limit = -1 if above is None else orders[above]
+    limit = orders[above]
     for name, part in module.named_modules():
         if _begins(name, orders) > limit:
             yield from (f"{name}.{own}" if name else own for own, _tensor in part.named_parameters(recurse=False))
@@ -81,4 +84,4 @@ def _begins(name: str, orders: dict[str, int]) -> int:
     if inside or name in orders:
         return min((*inside, *([orders[name]] if name in orders else [])))
     # never called by itself: it works within what holds it
-    return _begins(name.rpartition(".")[0], orders)
+    return -1 if not name else _begins(name.rpartition(".")[0], orders)

@@ -159,9 +159,9 @@ class Faithfulness(Measurement):
                 subject=worst,
                 title=_("Some maps are not shown to be better than a map that knows nothing of the model"),
                 detail=_(
-                    "On {n} images, insertion less deletion of {maps} does not exceed that of the baseline “{baseline}” "
-                    "beyond doubt; least of all for {worst}, by {value} ({low} to {high}). Do not argue with these maps "
-                    "alone, or measure them on more images (--sample, faithfulness.images).",
+                    "On {n} images, insertion less deletion of {maps} does not exceed that of the baseline "
+                    "“{baseline}” beyond doubt; least of all for {worst}, by {value} ({low} to {high}). Do not argue "
+                    "with these maps alone, or measure them on more images (--sample, faithfulness.images).",
                     n=results["n"],
                     maps=listed([self._title(name) for name in failing]),
                     baseline=BASELINES[best],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -122,10 +123,8 @@ class Robustness(Measurement):
     def needs(self, resolution: Resolution) -> Needs:
         same: Needs = (Forward(),)
         if self.layers:
-            try:
+            with suppress(NotApplicable):
                 same = (*same, after(ClassActivation(layers=self.layers[-1:], methods=("grad_cam",)), resolution))
-            except NotApplicable:
-                pass
         return (*same, *(Variant(same, change) for change in self.changes().values()))
 
     def compute(self, probe: Probe) -> dict[str, Tensor]:

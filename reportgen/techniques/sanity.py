@@ -40,9 +40,7 @@ INPUT_SPACE: Mapping[str, Technique] = {
 KNOWN = ("guided_backprop", "deconvnet")
 """Methods that are known to depend little on deep layers (Sixt et al. 2020)."""
 MOST = 0.5
-"""A map whose mean rank correlation with itself lies above this, after the weights behind the deepest layer were drawn
-anew, changes little.
-"""
+"""A map changes little whose rank correlation with itself at the first level lies above this."""
 SIDE = 56
 """Cells along the longer side of the maps that are kept to be drawn."""
 
@@ -52,13 +50,16 @@ class Sanity(Measurement):
     """Cascading randomisation of weights from the output down (Adebayo et al. 2018).
 
     Stored for each image: ``rank/<method>`` and ``ssim/<method>`` (levels,), the similarity of the map of the predicted
-    class with itself after the weights of a level and of all before it were drawn anew; NaN where it is undefined.
+    class with itself after the weights of a level and of all before it were drawn anew, at the first level the mean
+    over `draws`; NaN where it is undefined.
     ``map/<method>`` (levels + 1, h, w) float16 are the maps, reduced to be drawn: first that of the model as it is; of
     derivatives the largest magnitude over the channels. A level is what runs behind a default layer, from the deepest
     up; the last is the whole model. Derivatives are compared with their signs, as the mean over the channels.
 
     Attributes:
         methods: of ``gradient``, ``guided_backprop``, ``deconvnet`` and the class activation maps.
+        draws: how often the weights of the first level are drawn: with few classes one draw may happen to give the map
+            again, or its negative.
         seed: of the weights.
     """
 
@@ -109,6 +110,7 @@ class Sanity(Measurement):
     layers: tuple[str, ...] = ("last:1",)
     images: int = 8
     methods: tuple[str, ...] = (*INPUT_SPACE, "grad_cam")
+    draws: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -116,8 +118,8 @@ class Sanity(Measurement):
         for method in self.methods:
             if method not in known:
                 raise ValueError(f"{method!r} is no method; there are {', '.join(known)}")
-        if self.images < 0:
-            raise ValueError("images are 0 or more")
+        if self.images < 0 or self.draws < 1:
+            raise ValueError("images are 0 or more, draws 1 or more")
 
     def needs(self, resolution: Resolution) -> Needs:
         made = []
@@ -129,7 +131,9 @@ class Sanity(Measurement):
         levels = levels_of(resolution)
         if not made or not levels:
             raise NotApplicable(_("this model offers no map that could be compared with itself"))
-        return (*made, *(Variant(tuple(made), Randomised(above, self.seed)) for above in levels))
+        again = (Randomised(levels[0], self.seed + draw) for draw in range(1, self.draws))
+        changes = (Randomised(levels[0], self.seed), *again, *(Randomised(above, self.seed) for above in levels[1:]))
+        return (*made, *(Variant(tuple(made), change) for change in changes))
 
     def _techniques(self) -> Iterator[Technique]:
         yield from (technique for name, technique in INPUT_SPACE.items() if name in self.methods)
@@ -149,7 +153,15 @@ class Sanity(Measurement):
                 rank, ssim = _similarities(own[name], maps, size)
                 computed.setdefault(f"rank/{name}", []).append(rank)
                 computed.setdefault(f"ssim/{name}", []).append(ssim)
-        return {name: torch.stack(parts, dim=1) for name, parts in computed.items()}
+        return {name: torch.stack(self._by_level(name, parts), dim=1) for name, parts in computed.items()}
+
+    def _by_level(self, name: str, parts: list[Tensor]) -> list[Tensor]:
+        """The draws of the first level as one: of similarities their mean, of maps the first."""
+        import torch
+
+        if name.startswith("map/"):
+            return [*parts[:2], *parts[1 + self.draws :]]
+        return [torch.stack(parts[: self.draws]).nanmean(dim=0), *parts[self.draws :]]
 
     def _maps(self, probe: Probe, needs: Needs) -> dict[str, Tensor]:
         """(n, C, H, W) or (n, h, w) by method."""
@@ -171,7 +183,7 @@ class Sanity(Measurement):
                 np.array([arrays[f"{what}/{method}"] for _case, arrays in evidence.each()]) for what in ("rank", "ssim")
             )
             first = _mean(ranks[:, 0])
-            little = first is not None and (first["interval"] or [first["value"]])[0] > MOST
+            little = first is not None and first["interval"] is not None and first["interval"][0] > MOST
             told[method] = {
                 "title": str(title_of(method)),
                 "rank_correlation": [_mean(column) for column in ranks.T],
@@ -231,7 +243,7 @@ class Sanity(Measurement):
             caption=_(
                 "Similarity of maps with themselves after the weights were drawn anew from the output up to what is "
                 "named: means over {n} images, with 95 % intervals by the bootstrap over images. 1 is the same map, 0 "
-                "no likeness. Above the dotted line at the first step a map changes little.",
+                "no likeness. A map that stays above the dotted line at the first step changes little.",
                 n=results["n"],
             ),
             columns=1,
@@ -272,6 +284,8 @@ def levels_of(resolution: Resolution) -> list[str | None]:
     """The layers behind which weights are drawn anew, deepest first, then None for all; each reaches more weights."""
     levels: list[str | None] = []
     reached = 0
+    if not resolution.defaults:
+        return [None]
     for above in (*reversed(resolution.defaults), None):
         limit = resolution.layer(above).order if above else -1
         count = sum(one.parameters for one in resolution.layers if one.leaf and one.order > limit)
@@ -304,7 +318,7 @@ def _reduced(maps: Tensor) -> Tensor:
 
 
 def _similarities(one: Tensor, other: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """(n,) rank correlations and (n,) SSIM; maps coarser than the input are enlarged for the latter, as they are drawn."""
+    """(n,) rank correlations and (n,) SSIM; coarser maps are enlarged to the input for the latter, as when drawn."""
     import torch
     from torch.nn import functional
 
