@@ -84,7 +84,7 @@ class Faithfulness(Measurement):
     }
 
     layers: tuple[str, ...] = ("last:1",)
-    images: int = 16
+    images: int = 8
     methods: tuple[str, ...] = ("grad_cam", "grad_cam_pp", "layer_cam")
     steps: int = 10
 
