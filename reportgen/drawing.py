@@ -140,12 +140,14 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     """What the section of a technique depends on: everything that its `Evidence` tells. Raises EntryVanished."""
     cases = evidence.cases
     keys = planned.keys(None) if planned.technique.scope in ("model", "scan") else ()
+    if planned.technique.scope == "sample":
+        keys = tuple(key for case in cases for key in planned.keys(case))
     if planned.technique.scope == "exhibit":
         keys = tuple(key for case in cases for key in (desk.pictures.key(case.digest), *planned.keys(case)))
     if planned.technique.scope == "scan":
         buckets = sorted({bucket_of(case.digest) for case in cases})
         keys = (*keys, *(planned.bucket_key(bucket) for bucket in buckets))
-    others = [one for one in desk.made.planned if one.name in planned.after and one.reason is None]
+    others = [one for one in desk.made.planned if one.name in planned.beside and one.reason is None]
     found = [own for one in others if all(map(desk.store.has, own := one.keys(None)))]
     keys = (*keys, *(key for own in found for key in own))
     over = hashlib.sha256()
@@ -160,7 +162,7 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     if planned.technique.scope == "scan":
         over.update(desk.pictures.digest_of_masks().encode())
     technique = planned.technique
-    covered = ("resolution", "cases", "read", "picture", "scan", "pictures", "after", "mask")
+    covered = ("resolution", "cases", "read", "picture", "scan", "pictures", "beside", "mask")
     return {
         "technique": technique.name,
         "options": technique.options(),
@@ -189,6 +191,8 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
     cases: tuple[Case, ...] = ()
     if scope == "exhibit":
         cases = desk.scanned.cases
+    elif scope == "sample":
+        cases = planned.technique.of_sample(desk.scanned.sample)
     elif scope == "scan":
         cases = desk.everyone
     common = Evidence(
@@ -199,7 +203,7 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
         desk.job.colormap,
         not desk.job.no_originals,
         desk.job.lang,
-        after=partial(_after, planned, desk),
+        beside=partial(_beside, planned, desk),
     )
     if scope != "scan":
         return common
@@ -213,10 +217,10 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
     )
 
 
-def _after(planned: Planned, desk: _Desk, technique: str) -> Mapping[str, Array]:
+def _beside(planned: Planned, desk: _Desk, technique: str) -> Mapping[str, Array]:
     """What another technique stored about the model, if it was declared and there is anything."""
     other = next((one for one in desk.made.planned if one.name == technique), None)
-    if technique not in planned.after:
+    if technique not in planned.beside:
         raise KeyError(technique)
     if other is None or other.reason is not None:
         return {}
@@ -261,7 +265,9 @@ def _facts(
         "schema": summary.SCHEMA_VERSION,
         "generator": summary.generator_facts(job),
         "model": model,
-        "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
+        "images": summary.image_facts(
+            subject, scanned.used, scanned.skipped, scanned.choices, [case.name for case in scanned.sample]
+        ),
         "predictions": Listed(scanned.used, partial(summary.prediction_facts, resolution=resolution)),
         "metrics": summary.metrics_facts(scanned.used),
         "techniques": {section.name: dict(section.facts) for section in sections},

@@ -8,6 +8,7 @@ from typing import Any
 from reportgen import steps
 from reportgen.engine.plan import Planned, about_model, plan_examination
 from reportgen.engine.requests import Ascent
+from reportgen.engine.sampling import Sampling, plan_sampling
 from reportgen.job import Job
 from reportgen.store import Store
 from reportgen.subject.subject import Subject
@@ -52,6 +53,15 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
             f"4 examine  at most {examination.missing} results about {wanted} exhibits: at most "
             f"{_passes(batches, images)}, {backwards} backward where one class of each is explained"
         )
+    sampling = _sampling(job, subject, made, store, shards if exact else None)
+    batches_too, images_too, backwards_too = sampling.passes()
+    if sampling.stored + sampling.missing:
+        bound = "" if exact else "at most "
+        lines.append(
+            f"4 measure  {sampling.stored + sampling.missing} results about the sample, {sampling.stored} stored: "
+            f"{bound}{_passes(batches_too, images_too)}, {backwards_too} backward"
+        )
+    images, backwards = images + images_too, backwards + backwards_too
     lines += [_line(planned, store) for planned in made.planned if planned.name in made.shown]
     climbs, share = _ascents(made, store)
     if climbs:
@@ -85,6 +95,16 @@ def _exactly(
     scanned = steps.read_scan(job, subject, made, shards)
     examination = plan_examination(made.planned, scanned.cases, store, made.batch)
     return (*examination.passes(made.batch), examination.missing, examination.stored)
+
+
+def _sampling(
+    job: Job, subject: Subject, made: steps.Blueprint, store: Store, shards: Mapping[str, Any] | None
+) -> Sampling:
+    """What is measured; where the scan decides which images, as if nothing about them were stored."""
+    if shards is not None:
+        return plan_sampling(made.planned, steps.read_scan(job, subject, made, shards).sample, store, made.batch)
+    count = min(job.preset_values.sample, len({image.digest for image in subject.images}))
+    return plan_sampling(made.planned, [Case("", "", (0,), (), place) for place in range(count)], store, made.batch)
 
 
 def _passes(batches: int, samples: int) -> str:

@@ -32,12 +32,13 @@ class PresetValues:
     layers: tuple[str, ...]
     channels: str
     exhibits: int
+    sample: int
 
 
 PRESETS: Mapping[Preset, PresetValues] = {
-    "quick": PresetValues(layers=("last:2",), channels="even:8", exhibits=4),
-    "standard": PresetValues(layers=("default",), channels="even:16", exhibits=8),
-    "full": PresetValues(layers=("blocks",), channels="even:64", exhibits=24),
+    "quick": PresetValues(layers=("last:2",), channels="even:8", exhibits=4, sample=0),
+    "standard": PresetValues(layers=("default",), channels="even:16", exhibits=8, sample=64),
+    "full": PresetValues(layers=("blocks",), channels="even:64", exhibits=24, sample=256),
 }
 
 
@@ -170,6 +171,9 @@ class Job(BaseModel):
         None, SUBJECT, "segmentation masks, called as their images, to see how much of the maps lies inside", "DIR"
     )
     max_images: int | None = _option(None, SUBJECT, "scan at most N images", "N", ge=1)
+    sample: int | None = _option(
+        None, SUBJECT, "images on which the quality of maps is measured (quick none, standard 64, full 256)", "N", ge=0
+    )
     exhibits: int | None = _option(None, SUBJECT, "images shown in detail (quick 4, standard 8, full 24)", "N", ge=1)
     exhibit: Words = _option((), SUBJECT, "an image that must be shown in detail; repeatable", "FILE")
     trust_model: bool = _option(False, SUBJECT, "allow a file that can run code when opened")
@@ -290,6 +294,7 @@ class Job(BaseModel):
             layers=self.layers or base.layers,
             channels=self.channels or base.channels,
             exhibits=self.exhibits or base.exhibits,
+            sample=base.sample if self.sample is None else self.sample,
         )
 
     def canonical(self) -> dict[str, Any]:

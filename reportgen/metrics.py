@@ -17,9 +17,14 @@ def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float,
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def share(count: int, n: int) -> dict[str, Any]:
+    """`count` of `n`, n above 0, with its interval."""
+    return {"value": count / n, "n": n, "interval": list(wilson(count, n))}
+
+
 def accuracy(pairs: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
     """Share of (predicted, true) pairs that agree, as ``report.json`` tells it; None without pairs."""
     if not pairs:
         return None
     right = sum(predicted == true for predicted, true in pairs)
-    return {"value": right / len(pairs), "n": len(pairs), "interval": list(wilson(right, len(pairs)))}
+    return share(right, len(pairs))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from reportgen.steps import Blueprint, Pictures, Scanned
     from reportgen.store import Array, Store
-    from reportgen.techniques.technique import Case
+    from reportgen.techniques.technique import Case, Technique
 
 SUFFIXES = (".html", ".pdf", ".json")
 
@@ -119,9 +119,8 @@ class Report:
 
         Args:
             technique: its name.
-            image: name of an exhibit (of any usable image for a technique of scope ``scan``); None for techniques
-            about the
-                model.
+            image: name of an exhibit, of an image of the sample or of any usable image, by the scope of the technique;
+                None for techniques about the model.
 
         Raises:
             UsageError: if there is no such technique or image in this report, or the technique has no tensors.
@@ -146,12 +145,24 @@ class Report:
             if image is None or image not in found:
                 raise UsageError(f"there is no usable image {image!r}", "name one of the images of this report")
             return found[image].row if technique == "predictions" else self._row(technique, found[image].digest)
-        arrays = planned.read(None if planned.technique.scope == "model" else self._case(image), self._store)
+        arrays = planned.read(self._looked_at(planned.technique, image), self._store)
         if not arrays:
             raise UsageError(
                 f"{technique!r} left no tensors in this report", str(planned.reason or "run the audit again")
             )
         return arrays
+
+    def _looked_at(self, technique: Technique, image: str | None) -> Case | None:
+        if technique.scope == "model":
+            return None
+        if technique.scope != "sample":
+            return self._case(image)
+        for case in technique.of_sample(self._scanned.sample):
+            if case.name == image:
+                return case
+        raise UsageError(
+            f"{technique.name!r} was not measured on {image!r}", "name one of images.sample in the facts of this report"
+        )
 
     def _row(self, technique: str, digest: str) -> Mapping[str, Array]:
         row = self._scanned.shards[technique].row(digest)

@@ -23,6 +23,7 @@ from reportgen.engine.plan import (
     settle,
 )
 from reportgen.engine.resolution import Resolution
+from reportgen.engine.sampling import Sampling, plan_sampling
 from reportgen.engine.shards import Shards
 from reportgen.errors import EntryVanished, ImagesError, PassError, UsageError
 from reportgen.exhibits import Choice, Seen
@@ -30,6 +31,7 @@ from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.progress import Progress
+from reportgen.sample import Drawable, draw_sample
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import ImageError, Skipped, decode
@@ -79,6 +81,7 @@ class Scanned:
         skipped: the others.
         choices: the exhibits and why.
         cases: the exhibits with the classes explained.
+        sample: images on which maps are measured, in the order of the draw, with the predicted class explained.
         shards: rows of the scanning techniques, by technique.
         unmatched: folders whose names are no class.
         failures: reason by technique.
@@ -92,6 +95,7 @@ class Scanned:
     cases: tuple[Case, ...]
     shards: Mapping[str, Shards]
     unmatched: tuple[str, ...] = ()
+    sample: tuple[Case, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
     computed: frozenset[str] = frozenset()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -228,7 +232,22 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
     used, choices = _called(job.names, used, choices)
     by_name = {one.name: one for one in used}
     cases = tuple(_case(by_name[choice.name], place, job, made.resolution) for place, choice in enumerate(choices))
-    return Scanned(tuple(used), tuple(shown_skipped(job.names, skipped)), choices, cases, shards, unmatched)
+    sample = _sample(job, made, used)
+    return Scanned(tuple(used), tuple(shown_skipped(job.names, skipped)), choices, cases, shards, unmatched, sample)
+
+
+def _sample(job: Job, made: Blueprint, used: Sequence[Predicted]) -> tuple[Case, ...]:
+    """Empty where no technique measures anything."""
+    count = job.preset_values.sample
+    if not count or not any(one.technique.scope == "sample" for one in made.planned):
+        return ()
+    by_name = {one.name: one for one in used}
+    drawable = [Drawable(one.name, one.digest, one.truth.label if one.truth else one.first) for one in used]
+    drawn = (by_name[name] for name in draw_sample(drawable, count, seed=job.seed))
+    return tuple(
+        Case(one.name, one.digest, (one.first,), ("predicted",), place, one.truth.label if one.truth else -1)
+        for place, one in enumerate(drawn)
+    )
 
 
 def _called(
@@ -309,14 +328,14 @@ def examine(
     """Everything about the exhibits and about the model that the store does not have."""
     examination = plan_examination(made.planned, scanned.cases, store, made.batch)
     models = about_model(made.planned, store)
+    sampling = plan_sampling(made.planned, scanned.sample, store, made.batch)
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
-    progress.step(
-        4,
-        "examine",
-        f"{len(scanned.cases)} exhibits: {examination.missing} results to compute, {examination.stored} stored",
-    )
+    words = f"{len(scanned.cases)} exhibits: {examination.missing} results to compute, {examination.stored} stored"
+    if scanned.sample:
+        words += f"; a sample of {len(scanned.sample)}: {sampling.missing} to compute, {sampling.stored} stored"
+    progress.step(4, "examine", words)
     pictures.make(case.digest for case in scanned.cases)
-    if not examination.missing and not models:
+    if not examination.missing and not models and not sampling.missing:
         return Examined(scanned.failures, scanned.computed, scanned.seconds)
     worker = laboratory.worker(made.resolution, pictures.input, provenance(made.resolution))
     failures: dict[str, str] = dict(scanned.failures)
@@ -326,7 +345,11 @@ def examine(
                 failures[task.name] = reason
     total = sum(len(batch.cases) for batch in examination.batches) + len(examination.closeups)
     progress.each(_works(worker, examination, pictures, failures), "examine", total, "image")
-    computed = {task.name for work in examination.works for task in work.tasks} | {task.name for task in models}
+    decode = _preparer(subject, made.resolution)
+    measuring = _trials(worker, sampling, decode, laboratory.threads, failures)
+    progress.each(measuring, "measure", sum(len(trial.cases) for trial in sampling.trials), "image")
+    works = (*examination.works, *sampling.trials)
+    computed = {task.name for work in works for task in work.tasks} | {task.name for task in models}
     seconds = {name: scanned.seconds.get(name, 0.0) + worker.seconds.get(name, 0.0) for name in computed}
     return Examined(failures, scanned.computed | computed, {**scanned.seconds, **seconds})
 
@@ -338,6 +361,25 @@ def _works(worker: Worker, examination: Examination, pictures: Pictures, failure
     for closeup in examination.closeups:
         failures.update(worker.close_up(closeup, pictures.input(closeup.case.digest)))
         yield 1
+
+
+def _trials(
+    worker: Worker, sampling: Sampling, decode: Callable[[str], Array], threads: int, failures: dict[str, str]
+) -> Iterator[int]:
+    """Everything about the sample; its inputs are not kept: the exhibits alone are drawn."""
+    if not sampling.trials:
+        return
+    from reportgen.engine.trials import Trials
+
+    trials = Trials(worker)
+    for trial in sampling.trials:
+        inputs: dict[str, Array] = {}
+        for digest, made in in_order(decode, [case.digest for case in trial.cases], threads=threads, ahead=threads):
+            if isinstance(made, Exception):
+                raise ImagesError(f"an image of the sample cannot be read any more ({made})", "run the audit again")
+            inputs[digest] = made
+        failures.update(trials.run(trial, inputs))
+        yield len(trial.cases)
 
 
 def graph(

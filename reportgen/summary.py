@@ -96,7 +96,11 @@ def model_facts(subject: Subject, resolution: Resolution) -> dict[str, Any]:
 
 
 def image_facts(
-    subject: Subject, used: Sequence[Predicted], skipped: Sequence[Skipped], choices: Sequence[Choice]
+    subject: Subject,
+    used: Sequence[Predicted],
+    skipped: Sequence[Skipped],
+    choices: Sequence[Choice],
+    sample: Sequence[str],
 ) -> dict[str, Any]:
     """The entry ``images``. Its digest is over the sorted digests of the usable images: the set, not the names."""
     over = hashlib.sha256()
@@ -108,7 +112,7 @@ def image_facts(
         "left_out": subject.left_out,
         "digest": over.hexdigest(),
         "exhibits": [{"image": choice.name, "why": choice.why} for choice in choices],
-        "sample": [],
+        "sample": list(sample),
         "labelled": sum(one.truth is not None for one in used),
         "skipped": [{"file": one.name, "reason": one.reason} for one in skipped],
     }

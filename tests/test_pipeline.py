@@ -105,7 +105,7 @@ def test_second_run_draws_nothing(tmp_path: Path, network: nn.Module, monkeypatc
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     photographs(tmp_path / "images", 3)
     few = {"max_activation": {"steps": 2}, "occlusion": {"grid": 2}}
-    options = {**QUICK, "only": list(registry()), "techniques": few, "model_id": "one"}
+    options = {**QUICK, "only": list(registry()), "techniques": few, "model_id": "one", "sample": 2}
     first = reportgen.audit(network, tmp_path / "images", **options)
     assert {one["status"] for one in first.facts["techniques"].values()} == {"complete"}
     written = [first.rendered(suffix) for suffix in (".html", ".json", ".pdf")]
@@ -221,7 +221,7 @@ def test_every_technique_leaves_the_module_as_it_was(tmp_path: Path, network: nn
     network.layer2.train()
     before = snapshot(network)
     few = {"max_activation": {"steps": 2}, "occlusion": {"grid": 2}}
-    report = reportgen.audit(network, tmp_path / "images", techniques=few, **{**QUICK, "only": ()})
+    report = reportgen.audit(network, tmp_path / "images", techniques=few, sample=2, **{**QUICK, "only": ()})
     assert {one["status"] for one in report.facts["techniques"].values()} == {"complete"}
     assert same(before, snapshot(network))
 
@@ -231,9 +231,10 @@ def test_every_technique_leaves_the_module_as_it_was(tmp_path: Path, network: nn
 
     handle = network.layer3.register_forward_pre_hook(tired)
     before = snapshot(network)
-    report = reportgen.audit(network, tmp_path / "images", techniques=few, **{**QUICK, "only": ()})
+    report = reportgen.audit(network, tmp_path / "images", techniques=few, sample=2, **{**QUICK, "only": ()})
     status = {name: one["status"] for name, one in report.facts["techniques"].items()}
     assert {status[name] for name in ("class_activation", "gradient", "deconvnet", "max_activation")} == {"failed"}
+    assert {status[name] for name in ("faithfulness", "sanity", "robustness")} == {"failed"}
     assert {status[name] for name in ("predictions", "occlusion", "feature_maps", "filters", "architecture")} == {
         "complete"
     }

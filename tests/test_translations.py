@@ -39,7 +39,7 @@ from tests.report.test_html import Page
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "translations.py"
-SAME = {"softmax", "sigmoid", "MMACs", "%(size)s MB"}
+SAME = {"softmax", "sigmoid", "MMACs", "JPEG", "SSIM", "%(size)s MB"}
 """What is the same in Chinese."""
 
 needs_han = pytest.mark.skipif(han_font() is None, reason="no font for Chinese (pip install 'reportgen[zh]')")
@@ -192,6 +192,7 @@ def audited() -> dict[str, reportgen.Report]:
     options: dict[str, Any] = {
         "techniques": {"max_activation": {"steps": 2}, "occlusion": {"grid": 2}},
         "preset": "quick",
+        "sample": 2,
         "no_originals": True,
         "input_size": "64",
     }

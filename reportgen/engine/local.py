@@ -16,7 +16,7 @@ from reportgen.engine.ascent import Ascents, Tick, unheard
 from reportgen.engine.derivations import derived
 from reportgen.engine.device import is_out_of_memory
 from reportgen.engine.passes import Passes, Trace
-from reportgen.engine.plan import Batch, Closeup, Planned, Task, bucket_of, merge
+from reportgen.engine.plan import Batch, Closeup, Merged, Planned, Task, bucket_of, merge
 from reportgen.engine.probe import Alone, EngineProbe, named
 from reportgen.engine.requests import Derivation, Rule, Units
 from reportgen.engine.shards import Shards
@@ -95,19 +95,19 @@ class Worker:
         serving = [one for one in active if any(lacking[one.planned.name])]
         if not serving:
             return
-        padded = self._padded([array for _digest, array in pending])
+        padded = self.padded([array for _digest, array in pending])
         trace = self._scanned(padded, len(pending), serving, active)
         for one in [one for one in serving if one in active]:
             needs = one.planned.rows
             probe = EngineProbe(self.passes.resolution, self.passes.module, needs, trace, passes=self.passes)
             try:
-                computed = self._computed(one.planned, probe)
+                computed = self.computed(one.planned, probe)
             except OutOfMemory:
                 raise
             except Exception as error:
                 if one.planned.technique.essential:
                     raise
-                self.failures[one.planned.name] = _reason(error)
+                self.failures[one.planned.name] = reason_of(error)
                 active.remove(one)
                 continue
             for row, (digest, lacks) in enumerate(zip(names, lacking[one.planned.name], strict=True)):
@@ -146,7 +146,8 @@ class Worker:
             for place in range(batch.targets)
         )
         try:
-            trace = self._trace(batch, [inputs[case.digest] for case in batch.cases], classes)
+            padded = self.padded([inputs[case.digest] for case in batch.cases])
+            trace = traced(self.passes, padded, len(batch.cases), batch.merged, classes)
         except PassError as error:
             if len(batch.tasks) == 1:
                 return {batch.tasks[0].name: error.thing}
@@ -191,32 +192,15 @@ class Worker:
         for task in tasks:
             probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs, trace, classes, alone)
             try:
-                computed = self._computed(task.planned, probe)
+                computed = self.computed(task.planned, probe)
             except OutOfMemory:
                 raise
             except Exception as error:
-                failures[task.name] = _reason(error)
+                failures[task.name] = reason_of(error)
                 continue
             for row, case in enumerate(cases):
-                self._put(task, case, named(computed, classes, row))
+                self.put(task, case, named(computed, classes, row))
         return failures
-
-    def _trace(self, batch: Batch, arrays: Sequence[Array], classes: Sequence[Sequence[int | None]]) -> Trace:
-        merged = batch.merged
-        trace = self.passes.forward(
-            self._padded(arrays),
-            len(arrays),
-            taps=merged.taps,
-            scores=merged.scores,
-            wrt=merged.wrt,
-            rules=merged.rules,
-        )
-        left = batch.backwards
-        for rule, wrt in merged.backwards:
-            for place, chosen in enumerate(classes):
-                left -= 1
-                trace.backward(place, chosen, wrt, keep=left > 0, rule=rule)
-        return trace
 
     def about_model(self, task: Task, tick: Tick = unheard) -> str | None:
         """A technique that looks at the model alone. Returns why it failed, or None.
@@ -228,15 +212,15 @@ class Worker:
         passes = self.passes
         probe = EngineProbe(passes.resolution, passes.module, task.part.needs, ascend=ascents.run, passes=passes)
         try:
-            computed = self._computed(task.planned, probe)
+            computed = self.computed(task.planned, probe)
         except OutOfMemory:
             raise
         except Exception as error:
-            return _reason(error)
-        self._put(task, None, computed)
+            return reason_of(error)
+        self.put(task, None, computed)
         return None
 
-    def _computed(self, planned: Planned, probe: EngineProbe) -> dict[str, Array]:
+    def computed(self, planned: Planned, probe: EngineProbe) -> dict[str, Array]:
         begin = perf_counter()
         try:
             with torch.no_grad():
@@ -248,10 +232,10 @@ class Worker:
         finally:
             self.seconds[planned.name] = self.seconds.get(planned.name, 0.0) + perf_counter() - begin
 
-    def _put(self, task: Task, case: Case | None, arrays: Mapping[str, Array]) -> None:
+    def put(self, task: Task, case: Case | None, arrays: Mapping[str, Array]) -> None:
         self.store.put(task.planned.key(task.part, case), arrays, {"kind": task.name, **self.provenance})
 
-    def _padded(self, arrays: Sequence[Array]) -> Tensor:
+    def padded(self, arrays: Sequence[Array]) -> Tensor:
         """(B,C,H,W): the images, then zeros up to the fixed batch."""
         stacked = np.zeros((self.batch, *arrays[0].shape), np.float32)
         for row, array in enumerate(arrays):
@@ -294,12 +278,30 @@ class _Alone:
         return torch.cat(found)
 
 
+def traced(
+    passes: Passes, images: Tensor, count: int, merged: Merged, classes: Sequence[Sequence[int | None]]
+) -> Trace:
+    """One forward of a padded batch, and one backward a rule and target.
+
+    Args:
+        images: (B,C,H,W), of which `count` are wanted.
+        classes: for each target the class numbers of the images, None where an image has fewer targets.
+    """
+    trace = passes.forward(images, count, taps=merged.taps, scores=merged.scores, wrt=merged.wrt, rules=merged.rules)
+    left = len(merged.backwards) * len(classes)
+    for rule, wrt in merged.backwards:
+        for place, chosen in enumerate(classes):
+            left -= 1
+            trace.backward(place, chosen, wrt, keep=left > 0, rule=rule)
+    return trace
+
+
 def _on_host(computed: Mapping[str, Tensor]) -> dict[str, Array]:
     """Results as arrays, copied from the device once."""
     return {name: tensor.detach().contiguous().cpu().numpy() for name, tensor in computed.items()}
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     if isinstance(error, ReportgenError):
         return error.thing
     words = str(error).strip().splitlines() or [""]

@@ -115,8 +115,8 @@ def independent(kind: str, outputs: int) -> bool:
 
 
 def probabilities_of(scores: Tensor, sigmoid: bool) -> Tensor:
-    """(n, classes) in [0, 1]."""
-    return scores.sigmoid() if sigmoid else scores.softmax(dim=1)
+    """(…, classes) in [0, 1]."""
+    return scores.sigmoid() if sigmoid else scores.softmax(dim=-1)
 
 
 def entropy_of(scores: Tensor, sigmoid: bool) -> Tensor:

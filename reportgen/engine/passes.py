@@ -241,6 +241,7 @@ class Passes:
         wrt: Sequence[str] = (),
         rules: bool = False,
         coarse: bool = False,
+        whole: bool = False,
     ) -> Trace:
         """One forward of a padded batch.
 
@@ -252,6 +253,8 @@ class Passes:
             wrt: what backwards will ask for; the graph is kept from the shallowest of these on, and only then.
             rules: catch rectifiers, so that backwards may follow other rules than the gradient.
             coarse: the precision may be that which the user allows for scans, instead of float32.
+            whole: normalisations are folded in the forward, too, where nothing is differentiated: scores agree to
+                rounding with those of the plain model.
 
         Raises:
             OutOfMemory: if it did not fit.
@@ -275,7 +278,7 @@ class Passes:
             with (
                 nonlinearity or nullcontext(),
                 rectifiers or nullcontext(),
-                self._folded("backward" if wrt else None, taps),
+                self._folded("backward" if wrt else "whole" if whole else None, taps),
                 self._reduced() if coarse else nullcontext(),
             ):
                 matrix = self._call(x, bool(wrt))

@@ -9,7 +9,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reportgen.engine.requests import INPUT, After, Ascent, Backward, Derivation, Forward, Needs, Request, Rule, Units
+from reportgen.engine.requests import (
+    INPUT,
+    After,
+    Ascent,
+    Backward,
+    Beside,
+    Computing,
+    Derivation,
+    Forward,
+    Needs,
+    Request,
+    Rule,
+    Units,
+    Variant,
+)
 from reportgen.engine.resolution import Resolution
 from reportgen.machine import machine
 from reportgen.store import Array, Store, key_of
@@ -61,11 +75,13 @@ class Planned:
         Batches of images serve one part; each layer of units, all derived inputs and each ascent are parts of their
         own, so that little is repeated after an interruption and little is held in memory at once.
         """
+        if self.technique.scope == "sample":
+            return (Part(WHOLE, self.needs),)
         parts: dict[str, list[Request]] = {}
         rows = self.rows
         for request in self.needs:
             beyond = case is not None and _beyond(request, case)
-            if request not in rows and not beyond and not isinstance(request, After):
+            if request not in rows and not beyond and not isinstance(request, Beside):
                 parts.setdefault(_part_of(request), []).append(request)
         return tuple(Part(name, tuple(requests)) for name, requests in parts.items())
 
@@ -78,9 +94,9 @@ class Planned:
         return tuple(request for request in self.needs if scanning and isinstance(request, Forward))
 
     @property
-    def after(self) -> tuple[str, ...]:
+    def beside(self) -> tuple[str, ...]:
         """Techniques whose tensors it looks at when it is drawn."""
-        return tuple(request.technique for request in self.needs if isinstance(request, After))
+        return tuple(request.technique for request in self.needs if isinstance(request, Beside))
 
     def key(self, part: Part, case: Case | None) -> str:
         """Key of the entry of a part for one image, or for the model."""
@@ -176,10 +192,23 @@ def settle(techniques: Iterable[Technique], resolution: Resolution, identity: Ma
         if technique.measures_machine:
             basis["machine"] = machine()
         try:
-            settled.append(Planned(technique, technique.needs(resolution), basis))
+            needs = technique.needs(resolution)
+            others = [{"name": one.name, "version": one.version, "options": one.options()} for one in after(needs)]
+            settled.append(Planned(technique, needs, {**basis, "after": others} if others else basis))
         except NotApplicable as error:
             settled.append(Planned(technique, (), basis, error.reason))
     return tuple(settled)
+
+
+def after(needs: Needs) -> tuple[Computing, ...]:
+    """The other techniques that `needs` ask for, each once."""
+    found: dict[Computing, None] = {}
+    for request in needs:
+        if isinstance(request, After):
+            found.update(dict.fromkeys((request.technique, *after(request.needs))))
+        elif isinstance(request, Variant):
+            found.update(dict.fromkeys(after(request.requests)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from reportgen.engine.outputs import entropy_of, independent, probabilities_of
 from reportgen.engine.passes import Passes, Trace
 from reportgen.engine.requests import (
+    After,
     Ascent,
     Backward,
     Derivation,
+    Fading,
     Forward,
     Needs,
     Profile,
     Record,
     Rule,
     Units,
+    Variant,
     Weights,
 )
 from reportgen.engine.resolution import Layer, Resolution
@@ -44,6 +47,18 @@ class Alone(Protocol):
         """Channel numbers (K,), positions (K, 2), activations (K,) and derivatives (K, C, H, W) of units."""
 
 
+class Repeated(Protocol):
+    """Passes that ask the images of a batch, or altered ones, again; see `reportgen.engine.trials.Bench`."""
+
+    def inputs(self) -> Tensor: ...
+
+    def after(self, request: After) -> Mapping[str, Tensor]: ...
+
+    def variant(self, variant: Variant) -> EngineProbe: ...
+
+    def faded_scores(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class EngineProbe:
     """The engine's side of `reportgen.techniques.technique.Probe`: one batch of images, or the model alone.
@@ -55,6 +70,7 @@ class EngineProbe:
         alone: passes of its own for this one part, where it takes such.
         ascend: runs an ascent, for techniques about the model.
         passes: the model, for what is asked about it alone.
+        bench: further passes on the batch, for what is measured on the sample.
     """
 
     resolution: Resolution
@@ -65,6 +81,7 @@ class EngineProbe:
     alone: Alone | None = None
     ascend: Callable[[Ascent], Ascended] | None = None
     passes: Passes | None = None
+    bench: Repeated | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -82,6 +99,26 @@ class EngineProbe:
             raise Undeclared(f"inputs derived by {derivation}")
         assert self.alone is not None
         return probabilities_of(self.alone.derived_scores(derivation), self._independent)
+
+    def inputs(self) -> Tensor:
+        if self.bench is None:
+            raise Undeclared("inputs")
+        return self.bench.inputs()
+
+    def after(self, request: After) -> Mapping[str, Tensor]:
+        if request not in self.needs or self.bench is None:
+            raise Undeclared(f"what {request.technique.name!r} makes of the images")
+        return self.bench.after(request)
+
+    def variant(self, variant: Variant) -> EngineProbe:
+        if variant not in self.needs or self.bench is None:
+            raise Undeclared(f"the same under {variant.change}")
+        return self.bench.variant(variant)
+
+    def faded_probabilities(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor:
+        if fading not in self.needs or self.bench is None or len(maps) != fading.maps:
+            raise Undeclared(f"{fading.kind} by {len(maps)} maps")
+        return probabilities_of(self.bench.faded_scores(fading, maps), self._independent)
 
     def ascended(self, request: Ascent) -> Ascended:
         if request not in self.needs or self.ascend is None:

@@ -8,11 +8,13 @@ distinct origin and rule serve everybody. The table in ``CONTRIBUTING.md`` shows
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 Rule = Literal["gradient", "deconvnet", "guided"]
 AscentMethod = Literal["plain", "robust"]
 Scope = Literal["scan", "exhibit", "sample", "model"]
+FadingKind = Literal["deletion", "insertion", "masking"]
+PerturbationKind = Literal["brightness", "blur", "noise", "jpeg", "shift"]
 
 INPUT = "input"
 """The name under which the model's input is tapped; no module can have it, since it is nobody's attribute path."""
@@ -39,7 +41,7 @@ class Occlusion:
 
 
 Derivation = Occlusion
-"""Inputs made from the given ones. Planned besides: perturbed ones, and such with parts deleted by a stored map."""
+"""Inputs made from one image alone."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,50 @@ class Ascent:
 
 
 @dataclass(frozen=True)
-class Variant:
-    """The same `requests` on a copy of the model whose last `randomised` weighted layers are drawn anew."""
+class Fading:
+    """Class probabilities while images give way, or come back, in the order of maps, which are handed over later.
 
-    randomised: int
-    requests: tuple[Forward | Backward, ...]
+    Attributes:
+        kind: ``deletion``: the pixels highest in the map first become the mean colour of the image; ``insertion``: they
+            first come back from a blur; ``masking``: the image times the map, scaled to 0..1, on its mean colour.
+        steps: into how many equal parts the pixels are divided; the ends are shared by all maps. 1 for ``masking``.
+        maps: how many maps are asked about.
+    """
+
+    kind: FadingKind
+    steps: int
+    maps: int
+
+    @property
+    def count(self) -> int:
+        """How many inputs one image yields: besides those between the ends the one end that is not the image."""
+        return self.maps if self.kind == "masking" else 1 + self.maps * (self.steps - 1)
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """An image changed mildly, as values in 0..1 before normalisation, and cut to that range.
+
+    Attributes:
+        amount: ``brightness``: added to all values. ``blur``: standard deviation of a Gaussian as a share of the
+            shorter side. ``noise``: standard deviation of Gaussian noise, the same for all images. ``jpeg``: quality
+            from 1 to 95. ``shift``: to the right and down as a share of the shorter side; the border is repeated.
+    """
+
+    kind: PerturbationKind
+    amount: float
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """Weights drawn anew in every layer that runs after the layer `above`; in all layers where that is None.
+
+    Each tensor is drawn from a normal distribution with the mean and the spread of its own values, from `seed` and its
+    name, so that a layer is the same in every cascade that reaches it. Statistics of normalisations stay.
+    """
+
+    above: str | None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,12 +170,47 @@ class Profile:
     backward: bool = False
 
 
+class Computing(Protocol):
+    """The side of a technique that `After` needs; see `reportgen.techniques.technique.Technique`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def options(self) -> dict[str, Any]: ...
+
+    def compute(self, probe: Any) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class After:
+    """What another technique, with options of its own, makes of the same images: done once for all that ask for it.
+
+    Attributes:
+        technique: settled.
+        needs: its own; they share the passes of whoever asks.
+    """
+
+    technique: Computing
+    needs: Needs
+
+
+@dataclass(frozen=True)
+class Beside:
     """What another technique stored about the model, read when this one is drawn; nothing where it does not run."""
 
     technique: str
 
 
-Request = Forward | Backward | Weights | Ascent | Variant | Record | Profile | After
+@dataclass(frozen=True)
+class Variant:
+    """The same `requests` under one change: on an altered copy of the model, or about altered images."""
+
+    requests: Needs
+    change: Randomised | Perturbed
+
+
+Request = Forward | Backward | Fading | Weights | Ascent | Variant | Record | Profile | After | Beside
 Needs = tuple[Request, ...]

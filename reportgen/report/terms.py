@@ -43,6 +43,18 @@ TERMS: Final[Mapping[str, Message]] = {
         _("interpolation"),
         _("mean"),
         _("std"),
+        _("random values"),
+        _("edges"),
+        _("centre"),
+        _("Gradient"),
+        _("Guided backpropagation"),
+        _("Deconvolutional network"),
+        _("darker"),
+        _("brighter"),
+        _("blurred"),
+        _("noise added"),
+        _("JPEG"),
+        _("shifted"),
     )
 }
 """Identifiers by themselves."""

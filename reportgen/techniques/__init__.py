@@ -39,6 +39,9 @@ _ORDER = (
     "preprocessing",
     "architecture",
     "profile",
+    "faithfulness",
+    "sanity",
+    "robustness",
 )
 """Reading order of the report; techniques not named follow by name."""
 
@@ -87,6 +90,11 @@ def chosen(job: Job) -> tuple[Technique, ...]:
     names = [name for name in known if (not job.only or name in job.only) and name not in job.skip]
     if reproducible():
         names = [name for name in names if name in job.only or not known[name].measures_machine]
+    if not job.preset_values.sample:
+        asked = [name for name in names if name in job.only and known[name].scope == "sample"]
+        if asked:
+            raise UsageError(f"{asked[0]!r} is measured on a sample, and none is drawn", "give --sample 64")
+        names = [name for name in names if known[name].scope != "sample"]
     if not names:
         raise UsageError("--only and --skip leave no technique", "reportgen techniques lists them")
     return tuple(_built(known[name], job) for name in names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from reportgen.engine.requests import After, Forward, Needs, Record, Scope
+from reportgen.engine.requests import Beside, Forward, Needs, Record, Scope
 from reportgen.engine.resolution import Layer, Resolution, choose_channels
 from reportgen.figures.figure import Figure, Panel, Picture, Row, slug
 from reportgen.figures.patches import Place, patch, where
@@ -121,7 +121,7 @@ class Exemplars(Technique):
             raise NotApplicable(_("no layer of this model gives spatial maps"))
         for name in self.layers:
             self._chosen(resolution.layer(name))
-        return (Forward(taps=self.layers, scores=False), Record(), After(ASCENT))
+        return (Forward(taps=self.layers, scores=False), Record(), Beside(ASCENT))
 
     def _chosen(self, layer: Layer) -> tuple[int, ...]:
         # which channels are the top ones depends on an image, and here there are all
@@ -197,7 +197,7 @@ class Exemplars(Technique):
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         strongest, fields = self._strongest(evidence), evidence.read(None)
         pictures = self._pictures(evidence, strongest, fields)
-        made = evidence.after(ASCENT)
+        made = evidence.beside(ASCENT)
         for name in self.layers:
             own, field = _synthetic(made, name), fields[f"field/{name}"]
             yield from self._plates(evidence, name, strongest[name], pictures, own, field)

@@ -15,7 +15,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from reportgen.engine.requests import Ascent, Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
+from reportgen.engine.requests import (
+    After,
+    Ascent,
+    Backward,
+    ClassScore,
+    Derivation,
+    Fading,
+    Forward,
+    Needs,
+    Rule,
+    Scope,
+    Variant,
+)
 from reportgen.engine.resolution import Layer, Resolution
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.overlays import ALONE, READING, heat_map, map_alone
@@ -130,6 +142,23 @@ class Probe(Protocol):
     def derived_probabilities(self, derivation: Derivation) -> Tensor:
         """(count, classes) in [0, 1]: what the model says of the inputs derived from the one image at hand."""
 
+    def inputs(self) -> Tensor:
+        """(n, C, H, W) the images as the network sees them; of the sample alone."""
+
+    def after(self, request: After) -> Mapping[str, Tensor]:
+        """What the other technique made of the same images, by name, with a `Target` standing for its class."""
+
+    def variant(self, variant: Variant) -> Probe:
+        """The same images under a change of the model or of themselves; it offers what `variant.requests` declares.
+
+        It holds until the next change is asked for.
+        """
+
+    def faded_probabilities(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor:
+        """(n, m, steps + 1, classes) in [0, 1] while pixels go or come in the order of m maps (n, h, w): first none,
+        last all of them; of masks (n, m, 1, classes).
+        """
+
     def followed(self) -> Followed:
         """How the activations of the forward follow the rules of deconvnet and guided backpropagation."""
 
@@ -173,7 +202,8 @@ class Case:
         digest: SHA-256 of its file.
         targets: class numbers explained.
         known: those of the targets that the caller asked for as ``predicted`` or ``true``.
-        place: among the exhibits, from 0; -1 for an image that is none.
+        place: among the exhibits, or in the sample, from 0; -1 for an image of neither.
+        truth: number of the true class; -1 where it is not known.
     """
 
     name: str
@@ -181,6 +211,7 @@ class Case:
     targets: tuple[int, ...] = ()
     known: tuple[str, ...] = ()
     place: int = -1
+    truth: int = -1
 
 
 @dataclass(frozen=True)
@@ -210,7 +241,7 @@ class Evidence:
         lang: language of words that are drawn into pictures.
         scan: gives the images of a scan, see `blocks`; None for other scopes.
         pictures: those of any images of a scan, as `picture` gives them, one at a time, in whatever order.
-        after: tensors about the model that another technique stored, by its name, if it was declared; empty where it
+        beside: tensors about the model that another technique stored, by its name, if it was declared; empty where it
             does not run or does not apply.
         mask: the segmentation mask of an image as the network saw it, (H, W) in [0, 1]; None where none was given.
         masks: how many of the images have one.
@@ -225,7 +256,7 @@ class Evidence:
     lang: str = "en"
     scan: Callable[[], Iterator[Block]] | None = None
     pictures: Callable[[Sequence[Case]], Iterator[tuple[Case, Array]]] = lambda _cases: iter(())
-    after: Callable[[str], Mapping[str, Array]] = lambda _technique: {}
+    beside: Callable[[str], Mapping[str, Array]] = lambda _technique: {}
     mask: Callable[[Case], Array | None] = lambda _case: None
     masks: int = 0
 
@@ -323,6 +354,10 @@ class Technique(ABC):
         """Itself with words like ``default`` replaced by the names of layers."""
         return replace(self, layers=resolution.select(self.layers))
 
+    def of_sample(self, cases: Sequence[Case]) -> tuple[Case, ...]:
+        """Which images of the sample it is measured on: all of them."""
+        return tuple(cases)
+
     def options(self) -> dict[str, Any]:
         """Its fields as JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -356,6 +391,9 @@ def explains_classes(needs: Needs) -> bool:
     return any(
         (isinstance(request, Backward) and isinstance(request.origin, ClassScore))
         or (isinstance(request, Forward) and request.inputs is not None)
+        or isinstance(request, Fading)
+        or (isinstance(request, After) and explains_classes(request.needs))
+        or (isinstance(request, Variant) and explains_classes(request.requests))
         for request in needs
     )
 
