@@ -17,6 +17,8 @@ from reportgen.techniques.technique import Case
 BACKWARD_COST = 2.0
 """A backward to inner layers costs about as much as two forwards."""
 MAP_BYTES = 4
+ROW_BYTES = 24
+"""What a scan keeps of an image for a channel of a layer it looks at, at most: six numbers."""
 
 
 def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent: Mapping[str, Any]) -> str:
@@ -68,7 +70,9 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
         lines.append(f"4 ascend   at most {climbs} forward and backward of {made.batch} inputs, as far as the layer")
     passes = lacking + images + BACKWARD_COST * made.batch * backwards + (1 + BACKWARD_COST) * made.batch * share
     seconds = made.resolution.seconds * passes
-    lines.append(f"about {seconds / 60:.1f} minutes of passes and {_megabytes(made, wanted):.0f} MB in the store")
+    lines.append(
+        f"about {seconds / 60:.1f} minutes of passes and {_megabytes(made, wanted, lacking):.0f} MB in the store"
+    )
     if spent["forward"]["batches"]:
         lines.append("one forward of two images of noise was run to learn the layers; it is stored")
     return "\n".join(lines)
@@ -120,14 +124,17 @@ def _line(planned: Planned, store: Store) -> str:
     return f"  {planned.name:17} {kept}{': ' + layers if layers else ''}"
 
 
-def _megabytes(made: steps.Blueprint, wanted: int) -> float:
+def _megabytes(made: steps.Blueprint, wanted: int, lacking: int) -> float:
     """Upper bound of what the exhibits and filters take: inputs, and for every technique one map a channel and
-    layer.
+    layer; and of rows of the images that the scan lacks.
     """
     height, width = made.resolution.pipeline["size"]
     total: float = wanted * height * width * (made.resolution.pipeline["channels"] * MAP_BYTES + 6)
     for planned in made.planned:
         technique = planned.technique
+        if planned.reason is None and technique.scope == "scan":
+            shapes = [made.resolution.layer(name).shape for name in technique.layers]
+            total += lacking * sum(ROW_BYTES * shape[0] for shape in shapes)
         if planned.reason is not None or technique.scope not in ("exhibit", "model"):
             continue
         for name in technique.layers:

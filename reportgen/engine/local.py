@@ -96,10 +96,10 @@ class Worker:
         if not serving:
             return
         padded = self.padded([array for _digest, array in pending])
-        trace = self._scanned(padded, len(pending), serving, active)
+        trace, classes = self._scanned(padded, len(pending), serving, active)
         for one in [one for one in serving if one in active]:
-            needs = one.planned.rows
-            probe = EngineProbe(self.passes.resolution, self.passes.module, needs, trace, passes=self.passes)
+            needs, passes = one.planned.rows, self.passes
+            probe = EngineProbe(passes.resolution, passes.module, needs, trace, classes, passes=passes)
             try:
                 computed = self.computed(one.planned, probe)
             except OutOfMemory:
@@ -114,24 +114,36 @@ class Worker:
                 if lacks:
                     one.put(digest, {name: values[row] for name, values in computed.items()})
 
-    def _scanned(self, batch: Tensor, count: int, serving: Sequence[Shards], active: list[Shards]) -> Trace:
-        """The forward of one batch. Where a tapped layer fails, those that tap are taken out of `active`."""
+    def _scanned(
+        self, batch: Tensor, count: int, serving: Sequence[Shards], active: list[Shards]
+    ) -> tuple[Trace, tuple[tuple[int, ...], ...]]:
+        """The forward of one batch, and one backward from the predicted classes where one is needed; returned with
+        these. Where it fails, techniques that need a backward are taken out of `active`, then all that tap a layer.
+        """
         merged = merge(one.planned.rows for one in serving)
         try:
-            trace = self.passes.forward(batch, count, taps=merged.taps, coarse=True)
+            trace = self.passes.forward(batch, count, taps=merged.taps, wrt=merged.wrt, coarse=True)
             unreached = [tap for tap in merged.taps if tap not in trace.outputs]
-            if not unreached:
-                return trace
-            raise PassError(f"layer {unreached[0]!r} was not reached", "choose another layer")
-        except PassError as error:
-            tapping = [s for s in serving if merge([s.planned.rows]).taps and not s.planned.technique.essential]
-            if not tapping:
+            if unreached:
+                raise PassError(f"layer {unreached[0]!r} was not reached", "choose another layer")
+            if not merged.backwards:
+                return trace, ()
+            assert trace.scores is not None
+            predicted = tuple(trace.scores[:count].argmax(dim=1).tolist())
+            for place, (rule, wrt) in enumerate(merged.backwards, 1):
+                trace.backward(0, predicted, wrt, keep=place < len(merged.backwards), rule=rule)
+            return trace, (predicted,)
+        except OutOfMemory:
+            raise
+        except (PassError, RuntimeError) as error:
+            own = [(one, merge([one.planned.rows])) for one in serving if not one.planned.technique.essential]
+            struck = [one for one, alone in own if alone.backwards] or [one for one, alone in own if alone.taps]
+            if not struck:
                 raise
-            for one in tapping:
-                self.failures[one.planned.name] = error.thing
+            for one in struck:
+                self.failures[one.planned.name] = _reason(error)
                 active.remove(one)
-        rest = [one for one in serving if one in active]
-        return self._scanned(batch, count, rest, active)
+        return self._scanned(batch, count, [one for one in serving if one in active], active)
 
     def examine(self, batch: Batch, inputs: Mapping[str, Array]) -> dict[str, str]:
         """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by

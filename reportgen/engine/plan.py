@@ -91,7 +91,7 @@ class Planned:
         shards. The rest of its needs is about the model, and a part like those of other techniques.
         """
         scanning = self.technique.scope == "scan"
-        return tuple(request for request in self.needs if scanning and isinstance(request, Forward))
+        return tuple(request for request in self.needs if scanning and isinstance(request, Forward | Backward))
 
     @property
     def beside(self) -> tuple[str, ...]:

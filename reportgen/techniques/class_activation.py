@@ -16,7 +16,7 @@ from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.contrast import contrast
-from reportgen.techniques.literature import ZHOU2016
+from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
 from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -129,14 +129,7 @@ class ClassActivation(Technique):
     version: ClassVar[int] = 1
     references: ClassVar[tuple[Reference, ...]] = (
         ZHOU2016,
-        Reference(
-            "selvaraju2017",
-            "R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra",
-            "Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization",
-            "IEEE International Conference on Computer Vision (ICCV), 618–626",
-            2017,
-            "10.1109/ICCV.2017.74",
-        ),
+        SELVARAJU2017,
         Reference(
             "chattopadhay2018",
             "A. Chattopadhay, A. Sarkar, P. Howlader, V. N. Balasubramanian",

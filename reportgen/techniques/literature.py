@@ -27,3 +27,11 @@ ZHOU2016 = Reference(
     2016,
     "10.1109/CVPR.2016.319",
 )
+SELVARAJU2017 = Reference(
+    "selvaraju2017",
+    "R. R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh, D. Batra",
+    "Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization",
+    "IEEE International Conference on Computer Vision (ICCV), 618–626",
+    2017,
+    "10.1109/ICCV.2017.74",
+)

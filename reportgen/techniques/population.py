@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from reportgen.engine.requests import Forward, Needs, Scope
+from reportgen.engine.requests import Backward, Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Picture, Row
 from reportgen.figures.overlays import map_alone
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.literature import ZHOU2016
+from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
 from reportgen.techniques.regions import PLACES, Share, corner_cells, frame, surely
 from reportgen.techniques.technique import Block, Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
@@ -42,14 +42,16 @@ LEAST_IMAGES = 5
 class Population(Technique):
     """Class activation maps of the predicted class, summed up over all images of a class.
 
-    Stored for each image, h × w the size of the maps before the pooled linear head: ``map`` (h, w), the positive part
-    of Σ_k W_ck A_k for the predicted class c (Zhou et al. 2016), ``index`` () that class, ``probability`` () its
-    probability.
+    Stored for each image, h × w the size of the layer's maps: ``map`` (h, w), the positive part of Σ_k W_ck A_k for the
+    predicted class c where one linear layer weighs the means of the maps (Zhou et al. 2016), elsewhere Grad-CAM of the
+    last layer (Selvaraju et al. 2017), which is the same there but for a factor; ``index`` () that class,
+    ``probability`` () its probability.
 
     Each map is divided by its sum, so that images count alike, and averaged over the images of a class. The share of a
     region is the part of this mean within it; chance is the region's share of the area.
 
     Attributes:
+        layers: the last of these; empty: the one before the pooled linear head, or the last that gives maps.
         classes: how many are shown, those with the most images first.
         examples: images shown for each, the most confident.
     """
@@ -61,6 +63,7 @@ class Population(Technique):
     version: ClassVar[int] = 1
     references: ClassVar[tuple[Reference, ...]] = (
         ZHOU2016,
+        SELVARAJU2017,
         Reference(
             "geirhos2020",
             "R. Geirhos, J.-H. Jacobsen, C. Michaelis, R. Zemel, W. Brendel, M. Bethge, F. A. Wichmann",
@@ -76,6 +79,7 @@ class Population(Technique):
         "properties": {
             "images": {"type": "integer"},
             "layer": {"type": "string"},
+            "method": {"enum": ["cam", "grad_cam"]},
             "grid": {"type": "array", "items": {"type": "integer"}},
             "chance": {"type": "object", "additionalProperties": {"type": "number"}},
             "masked": {"type": "integer"},
@@ -89,23 +93,31 @@ class Population(Technique):
     classes: Annotated[int, Field(ge=1)] = 8
     examples: Annotated[int, Field(ge=0, le=5)] = 3
 
+    def settled(self, resolution: Resolution) -> Population:
+        """Itself with the one layer that is looked at."""
+        usual = (resolution.head.layer,) if resolution.head else resolution.defaults[-1:]
+        return replace(self, layers=resolution.select(self.layers)[-1:] if self.layers else usual)
+
     def needs(self, resolution: Resolution) -> Needs:
-        if resolution.head is None:
-            raise NotApplicable(
-                _(
-                    "maps of all images are made where global average pooling and one linear layer end the network; "
-                    "this one would take a backward pass for every image"
-                )
-            )
-        return (Forward(taps=(resolution.head.layer,)),)
+        if not self.layers:
+            raise NotApplicable(_("no layer of this model gives spatial maps"))
+        forward = Forward(taps=self.layers)
+        # of the graph no more is kept than lies behind that layer
+        return (forward,) if self._pooled(resolution) else (forward, Backward(wrt=self.layers))
+
+    def _pooled(self, resolution: Resolution) -> bool:
+        return resolution.head is not None and resolution.head.layer == self.layers[0]
 
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         import torch
 
-        assert probe.head_layer is not None
-        maps = probe.activation(probe.head_layer).float()
+        (layer,) = self.layers
+        maps = probe.activation(layer).float()
         index = probe.scores().argmax(dim=1)
-        weight = probe.head_weight().float()[index]
+        if probe.targets:
+            weight = probe.gradient(probe.targets[0], layer).float().mean(dim=(2, 3))
+        else:
+            weight = probe.head_weight().float()[index]
         probability = probe.probabilities().gather(1, index[:, None])[:, 0]
         found = torch.einsum("nc,nchw->nhw", weight, maps).clamp(min=0)
         return {"map": found, "index": index, "probability": probability}
@@ -115,13 +127,12 @@ class Population(Technique):
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
         found = self._classes(evidence)
-        head = evidence.resolution.head
-        assert head is not None
-        grid = evidence.resolution.layer(head.layer).resolution
+        grid = evidence.resolution.layer(self.layers[0]).resolution
         shown = set(list(found)[: self.classes])
         return {
             "images": len(evidence.cases),
-            "layer": head.layer,
+            "layer": self.layers[0],
+            "method": "cam" if self._pooled(evidence.resolution) else "grad_cam",
             "grid": list(grid),
             "chance": {
                 "border": float(frame(grid[0], grid[1]).mean()),
@@ -190,7 +201,7 @@ class Population(Technique):
                 "of a class, 1 where evidence is spread evenly, on one scale; beside it the most confident images, "
                 "each map from 0 to its own maximum. {n} images in all, {shown} of {classes} predicted classes. "
                 "{reading}",
-                layer=evidence.resolution.head.layer if evidence.resolution.head else "",
+                layer=self.layers[0],
                 n=len(evidence.cases),
                 shown=len(found),
                 classes=len(self._classes(evidence)),

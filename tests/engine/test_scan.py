@@ -110,6 +110,20 @@ def test_a_layer_that_is_not_reached_fails_those_that_look_at_it() -> None:
     handle.remove()
 
 
+def test_a_backward_that_fails_leaves_what_only_taps() -> None:
+    """Population would need a backward here: this head is no linear layer."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16 * 16, 2)).eval()
+
+    def cut(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0].detach(),)
+
+    model[3].register_forward_pre_hook(cut)
+    images = [(torch.rand(3, 32, 32), None, f"{number}") for number in range(3)]
+    only = ["predictions", "population", "channel_health"]
+    report = reportgen.audit(model, images, layers="1", techniques={"population": {"layers": "1"}}, only=only)
+    assert status(report) == {"predictions": "complete", "population": "failed", "channel_health": "complete"}
+
+
 def test_one_shard_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many images there are, and whatever is read: memory does not grow with them."""
     images = planted.folder(tmp_path / "images", 30, mark=True)

@@ -74,6 +74,7 @@ def test_they_are_those_of_numpy(tmp_path: Path) -> None:
             assert one["position"] == [row, column]
             assert one["box"] == [2 * row - 1, 2 * column - 1, 2 * row + 2, 2 * column + 2]
     assert told["layers"]["2"]["field"] == [3, 3]
+    assert report.tensors("exemplars")["field/2"].tolist() == [3, 3, 2, 2, 0.5, 0.5]
     # the picture is that part of the image
     first = told["layers"]["2"]["channels"]["0"][0]
     panel = panels(figures(report)[0])[0]

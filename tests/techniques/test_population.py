@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import reportgen
 from reportgen.errors import UsageError
 from reportgen.techniques.regions import Share, Z, corner_cells, frame, surely
 from tests import planted
-from tests.networks import lively, noise
+from tests.networks import enlivened, noise
 
 ONLY = ["population", "exemplars"]
 
@@ -166,9 +166,57 @@ def test_masks_that_belong_to_nothing_are_refused(tmp_path: Path) -> None:
         audited(planted.network().eval(), images, masks=tmp_path / "masks")
 
 
-def test_a_network_without_a_pooled_head_says_why() -> None:
-    items = [(noise(1, 64)[0], None, "a")]
-    report = reportgen.audit(lively("alexnet", classes=4, size=64), items, only="population")
+def test_elsewhere_maps_are_those_of_grad_cam(tmp_path: Path) -> None:
+    """Captum's own, of the positive part, on a network that ends in two linear layers; the rest shares the forward."""
+    captum = pytest.importorskip("captum.attr")
+    model = nn.Sequential(*planted.network()[:9], nn.Flatten(), nn.Linear(12 * 64, 8), nn.ReLU(), nn.Linear(8, 4))
+    model = enlivened(model, size=planted.SIZE)
+    items = [(image, None, f"{number}") for number, image in enumerate(noise(5, planted.SIZE))]
+    only = ["population", "class_activation", "predictions"]
+    report = reportgen.audit(model, items, only=only, batch_size=4)
     told = report.facts["techniques"]["population"]
+    assert (told["status"], told["results"]["method"]) == ("complete", "grad_cam")
+    layer = told["results"]["layer"]
+    peer = captum.LayerGradCam(model, model.get_submodule(layer))
+    for name in ("0", "4"):
+        stored = report.tensors("population", image=name)
+        found = peer.attribute(report.input(name)[None], target=int(stored["index"]), relu_attributions=True)
+        expected = found.detach()[0, 0]
+        assert torch.allclose(stored["map"], expected, atol=1e-4 * float(expected.abs().max()))
+    alone = reportgen.audit(model, items, only="predictions", batch_size=4)
+    assert alone.facts["predictions"] == report.facts["predictions"]
+    assert alone.facts["passes"]["backward"] == {"batches": 0, "samples": 0}
+
+
+class Hidden(nn.Module):
+    """The same function with its head written out, so that nobody sees that it is one linear layer."""
+
+    def __init__(self, plain: nn.Sequential) -> None:
+        super().__init__()
+        self.body = plain[:9]
+        self.weight, self.bias = plain[-1].weight, plain[-1].bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).mean(dim=(2, 3)) @ self.weight.T + self.bias
+
+
+def test_where_one_linear_layer_follows_both_are_the_same() -> None:
+    model = planted.network().eval()
+    items = [(image, None, f"{number}") for number, image in enumerate(noise(6, planted.SIZE))]
+    told = [
+        reportgen.audit(one, items, only="population").facts["techniques"]["population"]["results"]
+        for one in (model, Hidden(model).eval())
+    ]
+    assert [one["method"] for one in told] == ["cam", "grad_cam"]
+    for one, other in zip(told[0]["classes"], told[1]["classes"], strict=True):
+        assert np.allclose(one["map"], other["map"], atol=2e-5)
+        assert {name: one[name] for name in ("index", "images", "empty", "examples")} == {
+            name: other[name] for name in ("index", "images", "empty", "examples")
+        }
+
+
+def test_what_has_no_maps_says_why() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16, 2)).eval()
+    items = [(noise(1, 4)[0], None, "a")]
+    told = reportgen.audit(model, items, only="population").facts["techniques"]["population"]
     assert told["status"] == "not_applicable"
-    assert "backward pass for every image" in told["reason"]
