@@ -7,7 +7,7 @@ from typing import Any
 
 from reportgen import steps
 from reportgen.engine.plan import Planned, about_model, plan_examination
-from reportgen.engine.requests import Ascent
+from reportgen.engine.requests import Ascent, Backward
 from reportgen.engine.sampling import Sampling, plan_sampling
 from reportgen.job import Job
 from reportgen.store import Store
@@ -37,7 +37,10 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
     digests = {image.digest for image in subject.images}
     lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
     scanning = -(-lacking // made.batch)
-    lines.append(f"3 scan     {len(digests)} images, {len(digests) - lacking} stored: {_passes(scanning, lacking)}")
+    rows = (request for planned in made.planned if planned.reason is None for request in planned.rows)
+    short = f", {scanning} backward from the last layer" if any(isinstance(one, Backward) for one in rows) else ""
+    told = _passes(scanning, lacking) + (short if scanning else "")
+    lines.append(f"3 scan     {len(digests)} images, {len(digests) - lacking} stored: {told}")
     exact = lacking == 0
     wanted = min(steps.wanted_exhibits(job), len(digests))
     if exact:
