@@ -284,7 +284,9 @@ class Passes:
                 matrix = self._call(x, bool(wrt))
         finally:
             tapped.remove()
-        scores_read = None if matrix is None else scores_of(matrix, self.resolution.output_kind, nonlinearity)
+        # reading scores belongs to the graph, whatever mode the caller is in
+        with torch.inference_mode(False), torch.set_grad_enabled(bool(wrt)):
+            scores_read = None if matrix is None else scores_of(matrix, self.resolution.output_kind, nonlinearity)
         if coarse and scores_read is not None:
             scores_read = scores_read.float()
         ends = [*outputs.values(), *([] if scores_read is None else [scores_read])]

@@ -146,8 +146,8 @@ class Faithfulness(Measurement):
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
         best = results["best_baseline"]
         against = {name: one["against"][best] for name, one in results["maps"].items() if not one["baseline"]}
-        # without an interval nothing is shown
-        failing = [name for name, one in against.items() if not one["interval"] or one["interval"][0] <= 0]
+        # one image has no interval
+        failing = [name for name, one in against.items() if one["interval"] and one["interval"][0] <= 0]
         if not failing:
             return []
         worst = min(failing, key=lambda name: against[name]["value"])
@@ -167,8 +167,8 @@ class Faithfulness(Measurement):
                     baseline=BASELINES[best],
                     worst=self._title(worst),
                     value=f"{against[worst]['value']:.3f}",
-                    low=_number(against[worst]["interval"], 0),
-                    high=_number(against[worst]["interval"], 1),
+                    low=f"{against[worst]['interval'][0]:.3f}",
+                    high=f"{against[worst]['interval'][1]:.3f}",
                 ),
                 value=against[worst]["value"],
                 threshold=0,
@@ -241,10 +241,6 @@ def _look(number: int, name: str, count: int) -> dict[str, Any]:
         return {"color": SERIES[2], "linestyle": dashes[list(BASELINES).index(name)], "linewidth": 0.9}
     colours = (SERIES[0], SERIES[1], SERIES[3])
     return {"color": colours[number % 3], "linestyle": dashes[number // 3 % 4]}
-
-
-def _number(interval: Sequence[float] | None, place: int) -> str:
-    return "–" if interval is None else f"{interval[place]:.3f}"
 
 
 def _mapped(probe: Probe, request: After) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from reportgen.errors import UsageError
 from reportgen.job import Job
 from reportgen.pipeline import foresee
 from reportgen.techniques import chosen
+from tests.networks import lively
 from tests.trained import patches, trained_network
 
 MEASURED = ("faithfulness", "sanity", "robustness")
@@ -112,6 +113,17 @@ def test_quick_measures_nothing_unless_a_sample_is_asked_for() -> None:
     with pytest.raises(UsageError, match="'sanity' is measured on a sample"):
         chosen(Job.from_options({"preset": "quick", "only": "sanity"}))
     assert not {one.name for one in chosen(Job.from_options({"sample": 0}))} & set(MEASURED)
+
+
+def test_one_image_and_one_logit_suffice(items: list[Any]) -> None:
+    model = lively("resnet18", classes=1, size=64)
+    with torch.inference_mode():
+        report = reportgen.audit(model, items[:1], techniques=FEW, **OPTIONS)
+    assert {one["status"] for one in report.facts["techniques"].values()} == {"complete"}
+    results = {name: report.facts["techniques"][name]["results"] for name in MEASURED}
+    assert results["faithfulness"]["maps"]["random"]["score"]["interval"] is None
+    assert not [one for one in report.facts["findings"] if one["rule"].split(".")[0] in MEASURED]
+    assert b"sanity-curves" in report.rendered(".html")
 
 
 class Forked(nn.Module):
