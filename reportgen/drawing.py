@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from reportgen import summary
+from reportgen import rules, summary
 from reportgen.album import digest_of_module, drawn
-from reportgen.clock import reproducible
+from reportgen.clock import reproducible, today
 from reportgen.engine.plan import Planned, bucket_of
 from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.tiles import photograph
-from reportgen.findings import Finding, worst_first
+from reportgen.findings import Finding, waived, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
@@ -29,6 +29,7 @@ from reportgen.store import Array, Store, key_of
 from reportgen.subject.subject import Subject
 from reportgen.techniques.technique import Case, Evidence, Technique
 from reportgen.text import Message, verbatim
+from reportgen.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def draw(
     """
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
     desk = _Desk(job, made, scanned, store, pictures, key_of("resolution", resolution=made.resolution.to_json()))
-    findings = summary.subject_findings(
+    findings = rules.subject_findings(
         subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched, job.colormap
     )
     begin = perf_counter()
@@ -77,13 +78,13 @@ def draw(
             sections.append(section)
             findings += found
     timings["draw"] = perf_counter() - begin
-    findings = worst_first(findings)
+    findings = worst_first(waived(findings, job.waivers, today()))
     facts = _facts(job, subject, made, scanned, sections, findings, laboratory, timings)
     if style.notes:
         facts["notes"] = style.notes
     return Document(
         facts=facts,
-        verdict=summary.verdict(scanned.used, scanned.choices, findings),
+        verdict=verdict(facts, findings),
         findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
         sections=tuple(sections),
         exhibits=tuple(_exhibits(sections, desk)),
@@ -187,6 +188,7 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
         desk.job.colormap,
         not desk.job.no_originals,
         desk.job.lang,
+        desk.job.findings,
     )
 
 

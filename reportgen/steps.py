@@ -35,7 +35,7 @@ from reportgen.subject.preprocessing import Pipeline, prepare
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
 from reportgen.summary import Predicted
-from reportgen.techniques import chosen
+from reportgen.techniques import check_limits, chosen
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case, Technique
 from reportgen.versions import library_versions
@@ -110,6 +110,7 @@ class Examined:
 def resolve(job: Job, subject: Subject, store: Store, laboratory: Laboratory) -> Blueprint:
     """Settle model and techniques: from the record of an earlier run, or by opening the model."""
     techniques = chosen(job)
+    check_limits(job)
     labels = read_labels(job.labels) if job.labels is not None else None
     key = subject.resolution_key(job, labels)
     resolution = _recorded(store, key)

@@ -156,6 +156,13 @@ class TechniqueFacts(_Part):
     cached: bool | None = None
 
 
+class Waived(_Part):
+    """Why a finding does not count."""
+
+    reason: str
+    until: str | None = None
+
+
 class FindingFacts(_Part):
     """One conclusion."""
 
@@ -167,6 +174,7 @@ class FindingFacts(_Part):
     threshold: float | None
     n: int | None
     interval: tuple[float, float] | None = None
+    waived: Waived | None = None
     title: str
     detail: str
     figures: list[str]

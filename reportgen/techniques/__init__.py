@@ -88,6 +88,16 @@ def chosen(job: Job) -> tuple[Technique, ...]:
     return tuple(_built(known[name], job) for name in names)
 
 
+def check_limits(job: Job) -> None:
+    """Raises UsageError if ``[findings]`` sets a threshold that no rule has."""
+    known = [rule.name for cls in registry().values() for rule in cls.rules]
+    for name in job.findings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"those with one are {', '.join(sorted(known))}"
+            raise UsageError(f"[findings] {name!r} is no rule with a threshold", remedy)
+
+
 def _built(cls: type[Technique], job: Job) -> Technique:
     own = {field.name: field for field in fields(cls)}
     preset = job.preset_values

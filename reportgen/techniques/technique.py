@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from reportgen.engine.requests import Ascent, Backward, ClassScore, Derivation, Forward, Needs, Rule, Scope
@@ -20,7 +20,7 @@ from reportgen.engine.resolution import Layer, Resolution
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.overlays import ALONE, READING, heat_map, map_alone
 from reportgen.figures.tiles import coarse
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule, Limits
 from reportgen.language import translator
 from reportgen.report.document import Reference
 from reportgen.store import Array
@@ -192,6 +192,7 @@ class Evidence:
         colormap: colours of heat maps.
         originals: photographs may be shown; if not, `picture` gives mid grey, whoever asks, and maps are `coarse`.
         lang: language of words that are drawn into pictures.
+        limits: thresholds of rules that the user set (see `FindingRule.limit`).
     """
 
     resolution: Resolution
@@ -201,6 +202,7 @@ class Evidence:
     colormap: str = "inferno"
     originals: bool = True
     lang: str = "en"
+    limits: Limits = field(default_factory=dict)
 
     def words(self, message: Message) -> str:
         """A sentence in the language of the document, for what is drawn into a picture."""
@@ -258,6 +260,8 @@ class Technique(ABC):
     ``SOURCE_DATE_EPOCH`` unless ``--only`` names it.
     """
     references: ClassVar[tuple[Reference, ...]] = ()
+    rules: ClassVar[tuple[FindingRule, ...]] = ()
+    """Those of its findings that have a threshold: ``[findings]`` may set another."""
     results_schema: ClassVar[Mapping[str, Any]] = {"type": "object"}
     """JSON Schema of what `results` returns."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
