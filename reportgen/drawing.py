@@ -27,6 +27,7 @@ from reportgen.report.facts import Listed
 from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
 from reportgen.store import Array, Store, key_of
 from reportgen.subject.subject import Subject
+from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case, Evidence, Technique
 from reportgen.text import Message, verbatim
 from reportgen.verdict import verdict
@@ -72,14 +73,18 @@ def draw(
     )
     begin = perf_counter()
     sections: list[Section] = []
+    metrics: Mapping[str, Any] = {}
     for planned in made.planned:
+        section, found = _section(planned, desk, examined)
+        findings += found
+        if planned.name == Predictions.name:
+            # they stand at the top of report.json, whether the section is shown or not
+            metrics = section.facts["results"].pop("metrics", {})
         if planned.name in made.shown:
-            section, found = _section(planned, desk, examined)
             sections.append(section)
-            findings += found
     timings["draw"] = perf_counter() - begin
     findings = worst_first(waived(findings, job.waivers, today()))
-    facts = _facts(job, subject, made, scanned, sections, findings, laboratory, timings)
+    facts = _facts(job, subject, made, scanned, sections, findings, metrics, laboratory, timings)
     if style.notes:
         facts["notes"] = style.notes
     return Document(
@@ -179,7 +184,7 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
     if scope == "exhibit":
         cases = desk.scanned.cases
     elif scope == "scan":
-        cases = tuple(Case(one.name, one.digest) for one in desk.scanned.used)
+        cases = tuple(Case(one.name, one.digest, truth=one.truth) for one in desk.scanned.used)
     return Evidence(
         desk.made.resolution,
         cases,
@@ -204,6 +209,7 @@ def _facts(
     scanned: Scanned,
     sections: Sequence[Section],
     findings: Sequence[Finding],
+    metrics: Mapping[str, Any],
     laboratory: Laboratory,
     timings: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -218,7 +224,7 @@ def _facts(
         "model": model,
         "images": summary.image_facts(subject, scanned.used, scanned.skipped, scanned.choices),
         "predictions": Listed(scanned.used, partial(summary.prediction_facts, resolution=resolution)),
-        "metrics": summary.metrics_facts(scanned.used),
+        "metrics": dict(metrics),
         "techniques": {section.name: dict(section.facts) for section in sections},
         "findings": [finding.facts() for finding in findings],
         "environment": summary.environment_facts(resolution),

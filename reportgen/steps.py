@@ -265,7 +265,7 @@ def _case(one: Predicted, place: int, job: Job, resolution: Resolution) -> Case:
             targets.setdefault(class_named(word, resolution), word)
     if not targets:
         targets[one.first] = "predicted"
-    return Case(one.name, one.digest, tuple(targets), tuple(targets.values()), place)
+    return Case(one.name, one.digest, tuple(targets), tuple(targets.values()), place, one.truth)
 
 
 def class_named(word: str, resolution: Resolution) -> int:

@@ -12,7 +12,6 @@ import reportgen
 from reportgen.engine.resolution import Resolution
 from reportgen.exhibits import WHY, Choice
 from reportgen.job import Job
-from reportgen.metrics import accuracy
 from reportgen.store import Array
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
@@ -109,12 +108,6 @@ def image_facts(
         "labelled": sum(one.truth is not None for one in used),
         "skipped": [{"file": one.name, "reason": one.reason} for one in skipped],
     }
-
-
-def metrics_facts(used: Sequence[Predicted]) -> dict[str, Any]:
-    """The entry ``metrics``: empty where no truth is known."""
-    found = accuracy([(one.first, one.truth.label) for one in used if one.truth is not None])
-    return {"accuracy": found} if found else {}
 
 
 def generator_facts(job: Job) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from reportgen.errors import PassError
 
-SIGMOIDS = ("sigmoid", "multilabel")
 _KINDS = {"softmax": "softmax", "log_softmax": "log-softmax", "sigmoid": "sigmoid", "logsigmoid": "sigmoid"}
 
 
@@ -107,11 +106,6 @@ def scores_of(output: Tensor, kind: str, nonlinearity: FinalNonlinearity | None)
     else:
         scores = output
     return torch.cat((-scores, scores), dim=1) if scores.shape[1] == 1 else scores
-
-
-def independent(kind: str, outputs: int) -> bool:
-    """Whether class probabilities are independent of one another (sigmoid) rather than a distribution (softmax)."""
-    return kind in SIGMOIDS or outputs == 1
 
 
 def probabilities_of(scores: Tensor, sigmoid: bool) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from reportgen.engine.outputs import entropy_of, independent, probabilities_of
+from reportgen.engine.outputs import entropy_of, probabilities_of
 from reportgen.engine.passes import Passes, Trace
 from reportgen.engine.requests import (
     Ascent,
@@ -159,7 +159,7 @@ class EngineProbe:
 
     @property
     def _independent(self) -> bool:
-        return independent(self.resolution.output_kind, self.resolution.outputs)
+        return self.resolution.independent
 
     def _traced(self) -> Trace:
         if self.trace is None:

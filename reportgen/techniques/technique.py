@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from reportgen.engine.rules import Followed
     from reportgen.engine.structure import Recording
+    from reportgen.subject.truth import Truth
 
 
 class NotApplicable(Exception):
@@ -171,6 +172,7 @@ class Case:
         targets: class numbers explained.
         known: those of the targets that the caller asked for as ``predicted`` or ``true``.
         place: among the exhibits, from 0; -1 for an image that is none.
+        truth: what is known of it.
     """
 
     name: str
@@ -178,6 +180,7 @@ class Case:
     targets: tuple[int, ...] = ()
     known: tuple[str, ...] = ()
     place: int = -1
+    truth: Truth | None = None
 
 
 @dataclass(frozen=True)
