@@ -14,7 +14,7 @@ import numpy as np
 from reportgen import rules, summary
 from reportgen.album import digest_of_module, drawn
 from reportgen.clock import reproducible, today
-from reportgen.engine.plan import Planned, bucket_of
+from reportgen.engine.plan import Planned, bucket_of, looks_only
 from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Figure, Picture
@@ -143,6 +143,7 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     if planned.technique.scope == "exhibit":
         keys = tuple(key for case in cases for key in (desk.pictures.key(case.digest), *planned.keys(case)))
     if planned.technique.scope == "scan":
+        cases = (*cases, *evidence.reference)
         keys = tuple(planned.bucket_key(bucket) for bucket in sorted({bucket_of(case.digest) for case in cases}))
     over = hashlib.sha256()
     for case in cases:
@@ -154,13 +155,14 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
             raise EntryVanished
         over.update(digest.encode())
     technique = planned.technique
-    covered = ("resolution", "cases", "read", "picture")
+    covered = ("resolution", "cases", "read", "picture", "reference")
     return {
         "technique": technique.name,
         "options": technique.options(),
         "code": digest_of_module(type(technique)),
         "model": desk.about,
         "evidence": over.hexdigest(),
+        "images": len(evidence.cases),
         **{field.name: getattr(evidence, field.name) for field in fields(evidence) if field.name not in covered},
     }
 
@@ -194,6 +196,7 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
         not desk.job.no_originals,
         desk.job.lang,
         desk.job.findings,
+        desk.scanned.reference if looks_only(planned.needs) else (),
     )
 
 

@@ -130,7 +130,7 @@ LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", 
 MOST_LETTERS = 200
 """Of a title or an author: a cover holds no more."""
 
-PATHS = ("labels", "truth", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard", "figures")
+PATHS = ("labels", "truth", "reference", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard", "figures")
 """Options that name one file or folder."""
 
 WITHHELD = "(withheld)"
@@ -185,6 +185,9 @@ class Job(BaseModel):
     )
     truth: Path | None = _option(
         None, SUBJECT, "CSV with columns image,label[,group,slice]; otherwise class-named folders", "FILE.csv"
+    )
+    reference: Path | None = _option(
+        None, SUBJECT, "images to compare with, such as a training set: those among IMAGES are told", "DIR"
     )
     max_images: int | None = _option(None, SUBJECT, "scan at most N images", "N", ge=1)
     exhibits: int | None = _option(None, SUBJECT, "images shown in detail (quick 4, standard 8, full 24)", "N", ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,11 @@ from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.progress import Progress
+from reportgen.reference import look_at_reference
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import ImageError, Skipped, decode
-from reportgen.subject.preprocessing import Pipeline, prepare
+from reportgen.subject.preprocessing import Pipeline, prepare, sighted
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
 from reportgen.summary import Predicted
@@ -41,7 +42,7 @@ from reportgen.techniques.technique import Case, Technique
 from reportgen.versions import library_versions
 
 if TYPE_CHECKING:
-    from reportgen.engine.local import Worker
+    from reportgen.engine.local import Prepare, Worker
 
 ORIGINAL_SIDE = 900
 """Longer side, in pixels, to which the whole image is reduced for the report."""
@@ -78,6 +79,7 @@ class Scanned:
         cases: the exhibits with the classes explained.
         shards: rows of the scanning techniques, by technique.
         unmatched: folders whose names are no class.
+        reference: images of ``--reference`` that can be read.
     """
 
     used: tuple[Predicted, ...]
@@ -86,6 +88,7 @@ class Scanned:
     cases: tuple[Case, ...]
     shards: Mapping[str, Shards]
     unmatched: tuple[str, ...] = ()
+    reference: tuple[Case, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,12 @@ def scan(
     if lacking:
         worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), provenance(made.resolution))
         progress.each(worker.scan(digests, tuple(shards.values())), "scan", lacking, "image")
-    return read_scan(job, subject, made, shards)
+    scanned = read_scan(job, subject, made, shards)
+    told, threads = provenance(made.resolution), laboratory.threads
+    compared = look_at_reference(
+        subject.reference, shards.values(), job.names, told, threads=threads, progress=progress
+    )
+    return replace(scanned, reference=compared)
 
 
 def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards]) -> Scanned:
@@ -300,7 +308,7 @@ def examine(
     pictures.make(case.digest for case in scanned.cases)
     if not examination.missing and not models:
         return Examined({}, frozenset(), {})
-    worker = laboratory.worker(made.resolution, pictures.input, provenance(made.resolution))
+    worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), provenance(made.resolution))
     failures: dict[str, str] = {}
     with progress.bar("ascend", sum(map(ascending, models)), "step") as tick:
         for task in models:
@@ -405,18 +413,18 @@ def pipeline_of(resolution: Resolution) -> Pipeline:
     return TypeAdapter(Pipeline).validate_python(dict(resolution.pipeline))
 
 
-def _preparer(subject: Subject, resolution: Resolution) -> Callable[[str], Array]:
-    from reportgen.engine.local import Unusable
+def _preparer(subject: Subject, resolution: Resolution) -> Prepare:
+    from reportgen.engine.local import Sight, Unusable
 
     pipeline = pipeline_of(resolution)
 
-    def input_of(digest: str) -> Array:
+    def sight_of(digest: str) -> Sight:
         try:
-            return prepare(subject.refs[digest], pipeline)
+            return Sight(*sighted(subject.refs[digest], pipeline))
         except ImageError as error:
             raise Unusable(error.reason) from None
 
-    return input_of
+    return sight_of
 
 
 def provenance(resolution: Resolution) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from reportgen.engine.ascent import Ascents, Tick, unheard
 from reportgen.engine.derivations import derived
 from reportgen.engine.device import is_out_of_memory
 from reportgen.engine.passes import Passes, Trace
-from reportgen.engine.plan import Batch, Closeup, Planned, Task, bucket_of, merge
+from reportgen.engine.plan import Batch, Closeup, Merged, Planned, Task, bucket_of, merge
 from reportgen.engine.probe import Alone, EngineProbe, named
 from reportgen.engine.requests import Derivation, Rule, Units
 from reportgen.engine.shards import Shards
@@ -26,8 +26,17 @@ from reportgen.store import Array, Store
 from reportgen.subject.feed import in_order
 from reportgen.techniques.technique import Case
 
-Prepare = Callable[[str], Array]
-"""Digest of an image → (C,H,W) float32. Raises `Unusable`."""
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One image, decoded once: (C,H,W) float32 for the model, and (side, side) uint8 of what it looks like."""
+
+    values: Array
+    look: Array
+
+
+Prepare = Callable[[str], Sight]
+"""By the digest of an image. Raises `Unusable`."""
 
 
 class Unusable(Exception):
@@ -39,7 +48,7 @@ class Worker:
     """Passes, and where their inputs come from and their results go.
 
     Attributes:
-        prepare: makes the input of one image; called in threads.
+        prepare: decodes one image of a scan; called in threads.
         batch: images a pass, always padded to this number: the bits of a result depend on the shape of its batch.
         threads: that decode.
         provenance: stored beside every result.
@@ -62,7 +71,7 @@ class Worker:
         """
         lacking = sorted(d for d in set(digests) if not all(one.knows(d) for one in shards))
         merged = merge(one.planned.needs for one in shards)
-        pending: list[tuple[str, Array]] = []
+        pending: list[tuple[str, Sight]] = []
         last = {bucket_of(digest): digest for digest in lacking}
         for digest, made in in_order(self.prepare, lacking, threads=self.threads, ahead=3 * self.batch):
             if isinstance(made, Unusable):
@@ -73,22 +82,30 @@ class Worker:
             else:
                 pending.append((digest, made))
             if len(pending) == self.batch or (digest == lacking[-1] and pending):
-                self._scan_batch(pending, shards, merged.taps)
+                self._scan_batch(pending, shards, merged)
                 done, pending = len(pending), []
                 yield done
-            held = {bucket_of(waiting) for waiting, _array in pending}
+            held = {bucket_of(waiting) for waiting, _sight in pending}
             for bucket in [b for b, final in last.items() if final <= digest and b not in held]:
                 del last[bucket]
                 for one in shards:
                     one.flush(bucket, self.provenance)
 
-    def _scan_batch(self, pending: Sequence[tuple[str, Array]], shards: Sequence[Shards], taps: Sequence[str]) -> None:
-        trace = self.passes.forward(self._padded([array for _, array in pending]), len(pending), taps=taps, coarse=True)
+    def _scan_batch(self, pending: Sequence[tuple[str, Sight]], shards: Sequence[Shards], merged: Merged) -> None:
+        trace = None
+        if merged.scores or merged.taps:
+            inputs = self._padded([sight.values for _, sight in pending])
+            trace = self.passes.forward(inputs, len(pending), taps=merged.taps, coarse=True)
+        looks = torch.from_numpy(np.stack([sight.look for _, sight in pending]))
         for one in shards:
-            probe = EngineProbe(self.passes.resolution, self.passes.module, one.planned.needs, trace)
+            lacking = [row for row, (digest, _sight) in enumerate(pending) if not one.knows(digest)]
+            if not lacking:
+                continue
+            needs = one.planned.needs
+            probe = EngineProbe(self.passes.resolution, self.passes.module, needs, trace, seen=looks)
             computed = self._computed(one.planned, probe)
-            for row, (digest, _array) in enumerate(pending):
-                one.put(digest, {name: values[row] for name, values in computed.items()})
+            for row in lacking:
+                one.put(pending[row][0], {name: values[row] for name, values in computed.items()})
 
     def examine(self, batch: Batch, inputs: Mapping[str, Array]) -> dict[str, str]:
         """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reportgen.engine.requests import INPUT, Ascent, Backward, Derivation, Forward, Needs, Request, Rule, Units
+from reportgen.engine.requests import INPUT, Ascent, Backward, Derivation, Forward, Look, Needs, Request, Rule, Units
 from reportgen.engine.resolution import Resolution
 from reportgen.machine import machine
 from reportgen.store import Array, Store, key_of
 from reportgen.techniques.technique import Case, NotApplicable, Technique, explains_classes
 from reportgen.text import Message
+from reportgen.versions import library_versions
 
 WHOLE = ""
 """Name of the part that batches serve, or that looks at the model as it is."""
@@ -161,10 +162,21 @@ def settle(techniques: Iterable[Technique], resolution: Resolution, identity: Ma
         if technique.measures_machine:
             basis["machine"] = machine()
         try:
-            settled.append(Planned(technique, technique.needs(resolution), basis))
+            needs = technique.needs(resolution)
         except NotApplicable as error:
             settled.append(Planned(technique, (), basis, error.reason))
+            continue
+        if looks_only(needs):
+            # the same under every model that is given the same images in the same way
+            basis = {name: basis[name] for name in ("technique", "version", "options", "pipeline")}
+            basis["pillow"] = library_versions()["pillow"]
+        settled.append(Planned(technique, needs, basis))
     return tuple(settled)
+
+
+def looks_only(needs: Needs) -> bool:
+    """Whether a technique sees the images and nothing of the model."""
+    return bool(needs) and all(isinstance(need, Look) for need in needs)
 
 
 @dataclass(frozen=True)

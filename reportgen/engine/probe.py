@@ -16,6 +16,7 @@ from reportgen.engine.requests import (
     Backward,
     Derivation,
     Forward,
+    Look,
     Needs,
     Profile,
     Record,
@@ -55,6 +56,7 @@ class EngineProbe:
         alone: passes of its own for this one part, where it takes such.
         ascend: runs an ascent, for techniques about the model.
         passes: the model, for what is asked about it alone.
+        seen: (n, side, side) grey levels of the images themselves.
     """
 
     resolution: Resolution
@@ -65,6 +67,7 @@ class EngineProbe:
     alone: Alone | None = None
     ascend: Callable[[Ascent], Ascended] | None = None
     passes: Passes | None = None
+    seen: Tensor | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -138,6 +141,11 @@ class EngineProbe:
         if not any(isinstance(need, Weights) and layer in need.layers for need in self.needs):
             raise Undeclared(f"weight of {layer!r}")
         return self._parameter(layer)
+
+    def looks(self) -> Tensor:
+        if self.seen is None or not any(isinstance(need, Look) for need in self.needs):
+            raise Undeclared("what images look like")
+        return self.seen
 
     def recorded(self) -> Recording:
         if not any(isinstance(need, Record) for need in self.needs) or self.passes is None:

@@ -118,6 +118,11 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What each image itself looks like, 16 × 16 grey levels, made while it is decoded: it takes no pass."""
+
+
+@dataclass(frozen=True)
 class Record:
     """The operations of one real forward, with the modules they belong to."""
 
@@ -136,5 +141,5 @@ class After:
     technique: str
 
 
-Request = Forward | Backward | Weights | Ascent | Variant | Record | Profile | After
+Request = Forward | Backward | Weights | Ascent | Variant | Look | Record | Profile | After
 Needs = tuple[Request, ...]

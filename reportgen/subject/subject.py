@@ -54,6 +54,7 @@ class Subject:
         left_out: images beyond ``--max-images``.
         given_truth: labels that came with live images, by name.
         others: names of the images beyond ``--max-images``.
+        reference: images of ``--reference``, found and readable, in order of their names.
     """
 
     path: Path | None
@@ -65,6 +66,7 @@ class Subject:
     left_out: int
     given_truth: Mapping[str, Truth]
     others: tuple[str, ...] = ()
+    reference: tuple[Image, ...] = ()
 
     @property
     def model_name(self) -> str:
@@ -165,8 +167,20 @@ def load_subject(
     usable, unreadable = _digested(found, memory, threads)
     given = {ref.name: Truth(ref.label) for ref in found.images if ref.label is not None}
     skipped = tuple(sorted((*found.skipped, *unreadable), key=lambda one: one.name))
+    reference: tuple[Image, ...] = ()
+    if job.reference is not None:
+        reference, _unreadable = _digested(find_images([job.reference]), memory, threads)
     return Subject(
-        path, model if path is None else None, sha256, identity, usable, skipped, found.left_out, given, found.others
+        path,
+        model if path is None else None,
+        sha256,
+        identity,
+        usable,
+        skipped,
+        found.left_out,
+        given,
+        found.others,
+        reference,
     )
 
 

@@ -35,6 +35,8 @@ _ORDER = (
     "max_activation",
     "architecture",
     "profile",
+    "duplicates",
+    "hygiene",
 )
 """Reading order of the report; techniques not named follow by name."""
 

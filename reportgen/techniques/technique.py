@@ -153,6 +153,9 @@ class Probe(Protocol):
     def weight(self, layer: str) -> Tensor:
         """The weight of `layer`, as it is."""
 
+    def looks(self) -> Tensor:
+        """(n, 16, 16) uint8: grey levels of the images themselves."""
+
     def recorded(self) -> Recording:
         """The operations of one forward of noise."""
 
@@ -196,6 +199,7 @@ class Evidence:
         originals: photographs may be shown; if not, `picture` gives mid grey, whoever asks, and maps are `coarse`.
         lang: language of words that are drawn into pictures.
         limits: thresholds of rules that the user set (see `FindingRule.limit`).
+        reference: images of ``--reference``, which `read` knows too, for techniques that look at images alone.
     """
 
     resolution: Resolution
@@ -206,6 +210,7 @@ class Evidence:
     originals: bool = True
     lang: str = "en"
     limits: Limits = field(default_factory=dict)
+    reference: tuple[Case, ...] = ()
 
     def words(self, message: Message) -> str:
         """A sentence in the language of the document, for what is drawn into a picture."""
