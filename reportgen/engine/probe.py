@@ -22,6 +22,7 @@ from reportgen.engine.requests import (
     Record,
     Rule,
     Units,
+    Upkeep,
     Weights,
 )
 from reportgen.engine.resolution import Layer, Resolution
@@ -151,6 +152,13 @@ class EngineProbe:
         if not any(isinstance(need, Record) for need in self.needs) or self.passes is None:
             raise Undeclared("a recording")
         return self.passes.recorded()
+
+    def upkeep(self) -> dict[str, Any]:
+        from reportgen.engine.upkeep import state_of
+
+        if not any(isinstance(need, Upkeep) for need in self.needs) or self.passes is None:
+            raise Undeclared("the state of weights")
+        return dict(state_of(self.passes.module, self.passes.noise(1)))
 
     def profiled(self) -> dict[str, Any]:
         from reportgen.engine.profiling import measure

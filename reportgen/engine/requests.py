@@ -123,6 +123,11 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Upkeep:
+    """The state of all weights and statistics, and which of them one forward of noise reads."""
+
+
+@dataclass(frozen=True)
 class Record:
     """The operations of one real forward, with the modules they belong to."""
 
@@ -141,5 +146,5 @@ class After:
     technique: str
 
 
-Request = Forward | Backward | Weights | Ascent | Variant | Look | Record | Profile | After
+Request = Forward | Backward | Weights | Ascent | Variant | Look | Upkeep | Record | Profile | After
 Needs = tuple[Request, ...]

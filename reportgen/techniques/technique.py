@@ -159,6 +159,9 @@ class Probe(Protocol):
     def recorded(self) -> Recording:
         """The operations of one forward of noise."""
 
+    def upkeep(self) -> dict[str, Any]:
+        """The state of all weights (see `reportgen.engine.upkeep.State`): JSON values."""
+
     def profiled(self) -> dict[str, Any]:
         """What a profiled pass took (see `reportgen.engine.profiling.measure`): JSON values, and bytes under
         ``trace``.
