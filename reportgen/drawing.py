@@ -145,6 +145,9 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     if planned.technique.scope == "scan":
         cases = (*cases, *evidence.reference)
         keys = tuple(planned.bucket_key(bucket) for bucket in sorted({bucket_of(case.digest) for case in cases}))
+        if planned.name == Predictions.name and (trial := desk.scanned.trial) is not None:
+            tried = sorted({bucket_of(digest) for digest in trial.digests})
+            keys = (*keys, *(trial.rows.planned.bucket_key(bucket) for bucket in tried))
     over = hashlib.sha256()
     for case in cases:
         over.update(repr(case).encode("utf-8", "backslashreplace"))
@@ -179,7 +182,9 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
         row = desk.scanned.shards[planned.name].row(case.digest) if case is not None else None
         if row is None:
             raise EntryVanished
-        return row
+        trial = desk.scanned.trial if planned.name == Predictions.name else None
+        answer = trial.answer(case.digest) if trial is not None and case is not None else None
+        return row if answer is None else {**row, "swapped": answer}
 
     scope = planned.technique.scope
     cases: tuple[Case, ...] = ()

@@ -39,6 +39,7 @@ from reportgen.summary import Predicted
 from reportgen.techniques import check_limits, chosen
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case, Technique
+from reportgen.trial import Trial, opposite
 from reportgen.versions import library_versions
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Scanned:
         shards: rows of the scanning techniques, by technique.
         unmatched: folders whose names are no class.
         reference: images of ``--reference`` that can be read.
+        trial: of the opposite order of colour channels, where it can tell anything.
     """
 
     used: tuple[Predicted, ...]
@@ -89,6 +91,7 @@ class Scanned:
     shards: Mapping[str, Shards]
     unmatched: tuple[str, ...] = ()
     reference: tuple[Case, ...] = ()
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,22 @@ def scan(
     compared = look_at_reference(
         subject.reference, shards.values(), job.names, told, threads=threads, progress=progress
     )
-    return replace(scanned, reference=compared)
+    tested = trial(job, subject, made, store)
+    if tested is not None and tested.lacking:
+        turned = opposite(_preparer(subject, made.resolution))
+        worker = laboratory.worker(made.resolution, turned, told)
+        progress.each(tested.run(worker), "swap", tested.lacking, "image")
+    return replace(scanned, reference=compared, trial=tested)
+
+
+def trial(job: Job, subject: Subject, made: Blueprint, store: Store) -> Trial | None:
+    """Which labelled images are tried with their channels in the opposite order; None where that tells nothing."""
+    if Predictions.name not in made.shown or int(made.resolution.pipeline["channels"]) != 3:
+        return None
+    truth, _unmatched = known_truth(job, subject, made.resolution)
+    labelled = [image.digest for image in subject.images if image.name in truth]
+    planned = next(one for one in made.planned if one.name == Predictions.name)
+    return Trial.of(labelled, planned, store, job.seed)
 
 
 def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards]) -> Scanned:

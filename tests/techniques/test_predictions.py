@@ -150,6 +150,39 @@ def test_names_in_another_order() -> None:
     assert "All are shifted by 1." in told["detail"]
 
 
+def test_channels_in_another_order(tmp_path: Any) -> None:
+    """The class stands in the first channel that the network gets; images that hold it in blue are the other order."""
+    items = [(x.flip(0), truth, name) for x, truth, name in images()]
+    found = rules(Reads(), items)["predictions.channels_swapped"]
+    assert found["severity"] == "critical"
+    assert found["n"] == 60
+    assert found["value"] > 0.5
+    assert "predictions.channels_swapped" not in rules(Reads(), images())
+    few = rules(Reads(), items[:19])
+    assert "predictions.channels_swapped" not in few
+
+
+def test_the_trial_of_channels_is_bounded_and_kept() -> None:
+    seen: list[int] = []
+
+    def counted(scores: Tensor) -> Tensor:
+        seen.append(len(scores))
+        return scores
+
+    options = {**EXACT, "batch_size": 8, "model_id": "one"}
+    first = reportgen.audit(Wrapped(Reads(), counted), images(200), **options)
+    assert sum(seen) == 2 + 200 + 128
+    assert first.facts["techniques"]["predictions"]["results"]["channels"]["n"] == 128
+    seen.clear()
+    second = reportgen.audit(Wrapped(Reads(), counted), images(200), **options)
+    assert seen == []
+    assert second.facts["metrics"] == first.facts["metrics"]
+    seen.clear()
+    unlabelled = [x for x, _truth, _name in images(60)]
+    reportgen.audit(Wrapped(Reads(), counted), unlabelled, **{**options, "model_id": "two"})
+    assert sum(seen) == 2 + 64  # 60 in batches of 8
+
+
 def test_parts_of_the_data(tmp_path: Any) -> None:
     from PIL import Image
 
