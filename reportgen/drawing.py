@@ -19,7 +19,7 @@ from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.tiles import photograph
-from reportgen.findings import Finding, waived, worst_first
+from reportgen.findings import Finding, gathered, waived, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
@@ -83,7 +83,7 @@ def draw(
         if planned.name in made.shown:
             sections.append(section)
     timings["draw"] = perf_counter() - begin
-    findings = worst_first(waived(findings, job.waivers, today()))
+    findings = worst_first(waived(gathered(findings), job.waivers, today()))
     facts = _facts(job, subject, made, scanned, sections, findings, metrics, laboratory, timings)
     if style.notes:
         facts["notes"] = style.notes

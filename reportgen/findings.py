@@ -162,6 +162,25 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: (f.waived is not None, -SEVERITIES.index(f.severity), f.rule, f.subject))
 
 
+def gathered(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding a rule: of several by the same rule about the same matter the gravest stays and names the others."""
+    by_rule: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        by_rule.setdefault((finding.rule, finding.about), []).append(finding)
+    return [_together(several) for several in by_rule.values()]
+
+
+def _together(several: Sequence[Finding]) -> Finding:
+    first = min(several, key=lambda f: -SEVERITIES.index(f.severity))
+    others = [finding for finding in several if finding is not first]
+    if not others:
+        return first
+    subjects = ", ".join(dict.fromkeys(finding.subject for finding in others))
+    figures = tuple(dict.fromkeys(figure for finding in (first, *others) for figure in finding.figures))
+    detail = _("{detail} The same holds for {subjects}.", detail=first.detail, subjects=subjects)
+    return replace(first, detail=detail, figures=figures)
+
+
 ENDED = FindingRule("waiver.ended", "run", "notice", _("A waiver has ended"))
 UNUSED = FindingRule("waiver.unused", "run", "info", _("A waiver waives nothing"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reportgen.errors import UsageError
-from reportgen.findings import Finding, FindingRule, Waiver, waived, worst_first
+from reportgen.findings import Finding, FindingRule, Waiver, gathered, waived, worst_first
 from reportgen.job import Job, read_toml
 from reportgen.text import _, verbatim
 from reportgen.verdict import verdict
@@ -46,6 +46,26 @@ def test_what_counts() -> None:
     assert not finding(about="method").counts
     assert not finding(about="run").counts
     assert not finding(waived=Waiver("images.example", "known")).counts
+
+
+def test_a_rule_speaks_once() -> None:
+    several = [
+        finding("layer1", severity="notice", figures=("a",)),
+        finding("layer2", figures=("b",)),
+        finding("layer3", figures=("b", "c")),
+        finding("layer4", about="method"),
+        finding("layer5", rule="other.rule"),
+    ]
+    told = gathered(several)
+    assert [(one.rule, one.about, one.subject) for one in told] == [
+        ("images.example", "data", "layer2"),
+        ("images.example", "method", "layer4"),
+        ("other.rule", "data", "layer5"),
+    ]
+    assert told[0].severity == "warning"
+    assert told[0].figures == ("b", "a", "c")
+    assert str(told[0].detail) == "It was seen. The same holds for layer1, layer3."
+    assert told[1:] == several[3:]
 
 
 def test_a_waiver_marks_what_it_is_about_and_nothing_else() -> None:
