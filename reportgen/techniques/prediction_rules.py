@@ -265,12 +265,12 @@ def _weak_slice(seen: Labelled, limits: Limits) -> Iterator[Finding]:
         gap, name, n, ends = max(weak)
         yield WEAK_SLICE.found(
             _(
-                "Accuracy on {slice} ({n} images) is {gap} below that on the rest (interval {ends}, widened for the "
-                "{all} parts that were looked at). Such parts: {weak}. Look at their images and at how many the "
-                "network learned from.",
+                "Accuracy on {slice} ({n} images) is {gap} percentage points below that on the rest (interval {ends}, "
+                "widened for the {all} parts that were looked at). Such parts: {weak}. Look at their images and at how "
+                "many the network learned from.",
                 slice=name,
                 n=n,
-                gap=_percent(gap),
+                gap=f"{100 * gap:.1f}",
                 ends=_ends(ends),
                 all=len(names),
                 weak=", ".join(one[1] for one in sorted(weak, reverse=True)[:5]),
