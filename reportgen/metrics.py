@@ -26,6 +26,9 @@ TOP = 5
 MANY_CLASSES = 20
 """With more classes than this, being among the first `TOP` means something."""
 
+FEWEST = 20
+"""Fewer images, or groups of them, show nothing about a habit; a calibration error of them would be chance."""
+
 Numbers = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -169,7 +172,7 @@ def _area(odds: Numbers, positive: NDArray[np.bool_]) -> tuple[float, Numbers]:
 
 def calibration_bins(seen: Labelled) -> list[dict[str, Any]]:
     """For each of `BINS` equal stretches of confidence that holds images: how many, mean confidence, accuracy."""
-    place = _binned(seen.confidence)
+    place = binned(seen.confidence)
     bins: list[dict[str, Any]] = []
     for number in np.unique(place):
         inside = place == number
@@ -184,7 +187,7 @@ def calibration_bins(seen: Labelled) -> list[dict[str, Any]]:
     return bins
 
 
-def _binned(confidence: Numbers) -> Integers:
+def binned(confidence: Numbers) -> Integers:
     """Number of the bin; a bin includes its upper end, the first its lower end too."""
     place: Integers = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     return place
@@ -196,7 +199,7 @@ def calibration_error(seen: Labelled) -> dict[str, Any]:
     Few images make it too large: within a bin, accuracy then differs from confidence by chance alone.
     """
     n = len(seen.truth)
-    place = _binned(seen.confidence)
+    place = binned(seen.confidence)
     gaps = np.bincount(place, weights=seen.confidence - seen.right, minlength=BINS)
     value = float(np.abs(gaps).sum() / n)
     influence = (np.sign(gaps)[place] * (seen.confidence - seen.right) - value) / n
@@ -257,7 +260,8 @@ def metrics(seen: Labelled, classes: int, label: Callable[[int], str]) -> Mappin
     }
     if (area := auroc(seen)) is not None:
         told["auroc"] = area
-    told["ece"] = calibration_error(seen)
+    if len(seen.truth) >= FEWEST:
+        told["ece"] = calibration_error(seen)
     if classes > MANY_CLASSES:
         told["top5"] = share(seen.within, seen.units, grouped=seen.grouped)
     told["per_class"] = per_class(seen, label)

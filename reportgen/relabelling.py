@@ -14,12 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reportgen.metrics import Integers, Labelled, Z, measured
+from reportgen.metrics import FEWEST, Integers, Labelled, Z, measured
 
 MOST_CLASSES = 2000
 """An assignment takes time by the cube of the classes."""
-FEWEST = 20
-"""Fewer images, or groups of them, show nothing."""
 
 Pattern = Literal["shift", "sorted", "other"]
 

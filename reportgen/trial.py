@@ -11,6 +11,7 @@ import numpy as np
 
 from reportgen.engine.plan import Planned
 from reportgen.engine.shards import Shards
+from reportgen.metrics import FEWEST
 from reportgen.store import Array, Store
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 MOST: Final = 128
 """Images tried: enough to see ten per cent more right answers."""
-FEWEST: Final = 20
-"""Fewer show nothing (see `reportgen.techniques.prediction_rules`), and are not tried."""
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,12 @@ def detect_kind(output: Tensor, nonlinearity: FinalNonlinearity) -> str:
     behind = nonlinearity.behind(output)
     if behind is not None:
         return behind[0]
-    if output.shape[1] > 1 and bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < 1e-4).all()):
-        return "softmax"
-    return "logits"
+    return "softmax" if are_probabilities(output) else "logits"
+
+
+def are_probabilities(values: Tensor) -> bool:
+    """Whether each row of an (n, outputs) tensor is a distribution: none below 0, and together 1."""
+    return values.shape[1] > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-4).all())
 
 
 def scores_of(output: Tensor, kind: str, nonlinearity: FinalNonlinearity | None) -> Tensor:

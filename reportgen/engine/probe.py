@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from reportgen.engine.outputs import entropy_of, probabilities_of
+from reportgen.engine.outputs import are_probabilities, entropy_of, probabilities_of
 from reportgen.engine.passes import Passes, Trace
 from reportgen.engine.requests import (
     Ascent,
@@ -158,7 +158,10 @@ class EngineProbe:
 
         if not any(isinstance(need, Upkeep) for need in self.needs) or self.passes is None:
             raise Undeclared("the state of weights")
-        return dict(state_of(self.passes.module, self.passes.noise(1)))
+        state = state_of(self.passes.module, self.passes.noise(1))
+        scores = self.passes.forward(self.passes.noise(2), 2).scores
+        assert scores is not None
+        return {**state, "scores_are_probabilities": not self._independent and are_probabilities(scores)}
 
     def profiled(self) -> dict[str, Any]:
         from reportgen.engine.profiling import measure

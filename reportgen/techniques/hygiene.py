@@ -22,6 +22,8 @@ UNTOUCHED = FindingRule(
 UNREAD = FindingRule("hygiene.unread_parameters", "model", "notice", _("Parameters are never used"), 0.01)
 SOFTMAX = FindingRule("hygiene.softmax_inside", "model", "info", _("The model ends with a softmax of its own"))
 
+TWICE = FindingRule("hygiene.softmax_twice", "model", "warning", _("Scores are probabilities already"))
+
 
 @dataclass(frozen=True)
 class Hygiene(Technique):
@@ -45,6 +47,7 @@ class Hygiene(Technique):
             "unread": {"type": "array", "items": {"type": "object", "required": ["name", "parameters"]}},
             "parameters": {"type": "integer"},
             "softmax_inside": {"type": "boolean"},
+            "scores_are_probabilities": {"type": "boolean"},
         },
         "required": ["broken", "normalisations", "untouched", "unread", "parameters", "softmax_inside"],
     }
@@ -114,7 +117,15 @@ class Hygiene(Technique):
                 threshold=UNREAD.limit(limits),
                 n=results["parameters"],
             )
-        if results["softmax_inside"]:
+        if results["scores_are_probabilities"]:
+            yield TWICE.found(
+                _(
+                    "What was taken for scores adds up to 1: a softmax was applied already, and is applied once more "
+                    "here or in the model. The second one presses all probabilities towards one another. Take one "
+                    "softmax out of the model, or give --output-kind softmax."
+                )
+            )
+        elif results["softmax_inside"]:
             yield SOFTMAX.found(
                 _(
                     "It returns probabilities; everything here explains the scores before the softmax. If it was "

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reportgen.findings import Finding, FindingRule, Limits
-from reportgen.metrics import Labelled, calibration_error, share
+from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, share
 from reportgen.relabelling import Renamed
 from reportgen.text import Message, _
 
-FEWEST: Final = 20
-"""Fewer images, or fewer true classes of which the rarest has a quarter as many, show nothing about a habit."""
 CERTAIN: Final = 1e-6
 """What is left for all other classes where an answer is saturated."""
 
@@ -29,8 +27,6 @@ class Answers:
         logits: (n, K) scores of the classes kept, strongest first.
         index: (n, K) their class numbers.
         rest: (n,) probability that the first class leaves to the others.
-        whole: whether the scores of all classes were kept.
-        independent: whether classes are independent of one another.
         seen: the labelled ones; None where there are none.
         renamed: the renaming of classes that fits best, where one could be looked for.
         channels: what the opposite order of colour channels gains, where it was tried.
@@ -39,8 +35,6 @@ class Answers:
     logits: NDArray[np.float64]
     index: NDArray[np.int64]
     rest: NDArray[np.float64]
-    whole: bool
-    independent: bool
     seen: Labelled | None
     renamed: Renamed | None
     channels: Mapping[str, Any] | None
@@ -56,7 +50,6 @@ ONE_CLASS = FindingRule(
     "predictions.one_class", "model", "warning", _("Nearly every image is given the same class"), 0.95
 )
 SATURATED = FindingRule("predictions.saturated", "model", "notice", _("Answers are saturated"), 0.5)
-SOFTMAX_TWICE = FindingRule("predictions.softmax_twice", "model", "warning", _("Scores are probabilities already"))
 NO_BETTER = FindingRule(
     "predictions.below_majority", "model", "warning", _("Naming one class always would be right more often")
 )
@@ -75,7 +68,7 @@ CHANNELS = FindingRule(
     0.1,
 )
 RULES: Final = (
-    NOT_FINITE, CONSTANT, ONE_CLASS, SATURATED, SOFTMAX_TWICE, NO_BETTER, CALIBRATION, WEAK_SLICE, RENAMED, CHANNELS,
+    NOT_FINITE, CONSTANT, ONE_CLASS, SATURATED, NO_BETTER, CALIBRATION, WEAK_SLICE, RENAMED, CHANNELS,
 )  # fmt: skip
 
 
@@ -85,7 +78,7 @@ def concluded(answers: Answers) -> Iterator[Finding]:
     if broken:
         yield from broken
         return
-    for rule in (_constant, _one_class, _saturated, _softmax_twice):
+    for rule in (_constant, _one_class, _saturated):
         yield from rule(answers)
     if answers.seen is not None:
         for about_truth in (_below_majority, _calibration, _weak_slice):
@@ -173,23 +166,6 @@ def _saturated(answers: Answers) -> Iterator[Finding]:
         )
 
 
-def _softmax_twice(answers: Answers) -> Iterator[Finding]:
-    scores, n = answers.logits, len(answers.logits)
-    within = n >= FEWEST and bool(((scores >= 0) & (scores <= 1)).all())
-    if answers.independent or not answers.whole or not within or scores.shape[1] < 2:
-        return
-    if bool((np.abs(scores.sum(axis=1) - 1) < 1e-3).all()):
-        yield SOFTMAX_TWICE.found(
-            _(
-                "What was taken for scores adds up to 1 for each of {n} images: a softmax was applied already, and is "
-                "applied once more here or in the model. The second one presses all probabilities towards one another. "
-                "Take one softmax out of the model, or give --output-kind softmax.",
-                n=n,
-            ),
-            n=n,
-        )
-
-
 def _below_majority(seen: Labelled, limits: Limits) -> Iterator[Finding]:
     counts = np.bincount(seen.truth)
     majority = float(counts.max() / len(seen.truth))
@@ -218,10 +194,7 @@ def chance_error(seen: Labelled) -> float:
     In a bin the number of right answers then scatters about the sum of the confidences by the root of Σ p(1−p); the
     mean of the absolute deviation is √(2/π) times that.
     """
-    from reportgen.metrics import BINS
-
-    place = np.clip(np.ceil(seen.confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    scatter = np.bincount(place, weights=seen.confidence * (1 - seen.confidence), minlength=BINS)
+    scatter = np.bincount(binned(seen.confidence), weights=seen.confidence * (1 - seen.confidence), minlength=BINS)
     return float(np.sqrt(np.maximum(scatter, 0)).sum() * sqrt(2 / pi) / len(seen.truth))
 
 

@@ -13,11 +13,11 @@ from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Figure, Panel, Picture, Row
 from reportgen.figures.metric_charts import MOST_CLASSES, confusion_chart, reliability_chart
 from reportgen.findings import Finding, FindingRule
-from reportgen.metrics import BINS, TOP, Labelled, calibration_bins, confusion, metrics
+from reportgen.metrics import BINS, FEWEST, TOP, Labelled, calibration_bins, confusion, metrics
 from reportgen.relabelling import Renamed, paired_gain, renamed
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.prediction_rules import FEWEST, RULES, Answers, chance_error, concluded
+from reportgen.techniques.prediction_rules import RULES, Answers, chance_error, concluded
 from reportgen.techniques.technique import Case, Evidence, Probe, Technique
 from reportgen.text import Message, _
 
@@ -142,7 +142,7 @@ class Predictions(Technique):
         return told | {
             "groups": len(np.unique(seen.units)) if seen.grouped else None,
             "confused": _confused(seen, evidence.resolution),
-            "calibration": {"bins": BINS, "by_chance": chance_error(seen), "filled": calibration_bins(seen)},
+            "calibration": _calibration(seen) if len(seen.truth) >= FEWEST else None,
             "renaming": None if fit is None else {"gain": dict(fit.gain), "pattern": fit.pattern, "shift": fit.shift},
             "channels": rows.swapped(),
             "metrics": dict(metrics(seen, evidence.resolution.classes, label)),
@@ -156,8 +156,6 @@ class Predictions(Technique):
             logits=logits,
             index=index,
             rest=rest,
-            whole=logits.shape[1] == evidence.resolution.classes,
-            independent=evidence.resolution.independent,
             seen=seen,
             renamed=None if seen is None else _renaming(seen, evidence.resolution),
             channels=results["channels"],
@@ -289,6 +287,10 @@ def _units(groups: Sequence[str | None]) -> tuple[Array, bool]:
     numbers: dict[str | int, int] = {}
     units = [numbers.setdefault(place if group is None else group, len(numbers)) for place, group in enumerate(groups)]
     return np.array(units, dtype=np.int64), any(group is not None for group in groups)
+
+
+def _calibration(seen: Labelled) -> dict[str, Any]:
+    return {"bins": BINS, "by_chance": chance_error(seen), "filled": calibration_bins(seen)}
 
 
 def _renaming(seen: Labelled, resolution: Resolution) -> Renamed | None:

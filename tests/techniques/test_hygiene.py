@@ -94,4 +94,19 @@ def test_a_softmax_at_the_end() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     assert findings(plain, 16) == {}
-    assert set(findings(nn.Sequential(*plain, nn.Softmax(1)), 16)) == {"hygiene.softmax_inside"}
+    once = nn.Sequential(*plain, nn.Softmax(1))
+    assert set(findings(once, 16)) == {"hygiene.softmax_inside"}
+    assert findings(nn.Sequential(*plain, nn.LogSoftmax(1)), 16) == {}
+
+
+def test_a_softmax_too_many() -> None:
+    """In the model itself, or here because the user says that it returns logits. Of many classes too."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 300))
+    once = nn.Sequential(*plain, nn.Softmax(1))
+    twice = nn.Sequential(*once, nn.Softmax(1))
+    assert set(findings(twice, 16)) == {"hygiene.softmax_twice"}
+    assert set(findings(once, 16, output_kind="logits")) == {"hygiene.softmax_twice"}
+    assert findings(plain, 16, output_kind="logits") == {}
+    binary = nn.Sequential(*plain[:-1], nn.Linear(8, 1), nn.Sigmoid())
+    assert findings(binary, 16) == {}

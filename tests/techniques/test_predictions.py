@@ -116,15 +116,6 @@ def test_saturated_answers() -> None:
     assert "predictions.saturated" not in rules(Reads(gain=100.0), images(wrong=0.0), **quiet)
 
 
-@pytest.mark.parametrize("kind", ["auto", "logits"])
-def test_a_softmax_too_many(kind: str) -> None:
-    once = Wrapped(Reads(), lambda scores: scores.softmax(1))
-    twice = Wrapped(once, lambda scores: scores.softmax(1))
-    wrong, sound = (twice, once) if kind == "auto" else (once, Reads())
-    assert "predictions.softmax_twice" in rules(wrong, images(), output_kind=kind)
-    assert "predictions.softmax_twice" not in rules(sound, images(), output_kind=kind)
-
-
 def test_worse_than_one_name_for_all() -> None:
     """Nine in ten images are of one class, and the network guesses."""
     mostly = [(x, 0 if number % 10 else 1, name) for number, (x, _truth, name) in enumerate(images(60))]
