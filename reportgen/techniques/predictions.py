@@ -168,9 +168,9 @@ class Predictions(Technique):
         seen = _Rows(evidence).labelled()
         if seen is None or len(seen.truth) < FEWEST:
             return
+        yield self._reliability(seen, evidence)
         if len(np.union1d(seen.truth, seen.predicted)) <= MOST_CLASSES:
             yield self._confusion(seen, evidence)
-        yield self._reliability(seen, evidence)
 
     def _confusion(self, seen: Labelled, evidence: Evidence) -> Figure:
         there = [int(one) for one in np.union1d(seen.truth, seen.predicted)]

@@ -82,7 +82,7 @@ def test_metrics_of_report_json_are_those_of_the_answers() -> None:
     assert metrics["auroc"]["value"] == pytest.approx(expected, abs=1e-6)
     assert [one["label"] for one in metrics["per_class"]] == [f"class {n}" for n in range(CLASSES)]
     figures = report.facts["techniques"]["predictions"]["figures"]
-    assert figures == ["predictions-confusion", "predictions-reliability"]
+    assert figures == ["predictions-reliability", "predictions-confusion"]
     assert "metrics" not in report.facts["techniques"]["predictions"]["results"]
 
 
