@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import subjects
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import reportgen
 from reportgen.engine.ascent import Ascents
 from reportgen.engine.folding import Folding
-from reportgen.engine.local import Worker
+from reportgen.engine.local import Sight, Worker
 from reportgen.engine.passes import Counts, Passes
 from reportgen.engine.plan import plan_examination, settle
 from reportgen.engine.requests import INPUT, Ascent
@@ -95,7 +96,8 @@ class Bench:
         device = torch.device("cpu")
         folding = Folding(self.model, self.resolution.folds)
         passes = Passes(self.model, self.resolution, device, Counts(), folding=folding)
-        return Worker(passes, store, lambda digest: self.x[int(digest, 16)].numpy(), self.batch, 2, {})
+        look = np.zeros((16, 16), np.uint8)
+        return Worker(passes, store, lambda digest: Sight(self.x[int(digest, 16)].numpy(), look), self.batch, 2, {})
 
     def examined(self, *techniques: Technique) -> Callable[[], None]:
         """All units of work of some techniques on all images, written to an empty store."""
@@ -107,10 +109,11 @@ class Bench:
                 worker = self.worker(store)
                 examination = plan_examination(planned, self.cases, store, self.batch)
                 for batch in examination.batches:
-                    failed = worker.examine(batch, {case.digest: worker.prepare(case.digest) for case in batch.cases})
+                    inputs = {case.digest: worker.prepare(case.digest).values for case in batch.cases}
+                    failed = worker.examine(batch, inputs)
                     assert not failed, failed
                 for closeup in examination.closeups:
-                    failed = worker.close_up(closeup, worker.prepare(closeup.case.digest))
+                    failed = worker.close_up(closeup, worker.prepare(closeup.case.digest).values)
                     assert not failed, failed
 
         return run

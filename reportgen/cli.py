@@ -73,7 +73,7 @@ def _complain(error: ReportgenError) -> None:
 
 def audit_parser() -> argparse.ArgumentParser:
     """Flags made from the fields of `Job`, in the groups that they name."""
-    from reportgen.job import DOCUMENT, DONE, SUBJECT, Job, flag_of
+    from reportgen.job import DOCUMENT, DONE, SUBJECT, Job, flag_of, table_of
 
     epilog = "subcommands:\n" + "\n".join(f"  reportgen {name:11} {words}" for name, words in SUBCOMMANDS.items())
     parser = _Parser(
@@ -96,7 +96,9 @@ def audit_parser() -> argparse.ArgumentParser:
     )
     groups = {name: parser.add_argument_group(name) for name in (SUBJECT, DONE, DOCUMENT)}
     groups[DONE].add_argument(
-        "--config", metavar="FILE", help="TOML with the same names (reportgen.toml, pyproject.toml)"
+        "--config",
+        metavar="FILE",
+        help="TOML with the same names, [findings] and [[waivers]] (reportgen.toml, pyproject.toml)",
     )
     groups[DONE].add_argument("--plan", action="store_true", help="print what would run; run nothing")
     parser.add_argument("--progress", action="store_true", help="draw bars even where there is no terminal")
@@ -104,6 +106,8 @@ def audit_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
     parser.add_argument("--version", action="version", version=f"reportgen {__version__}")
     for name, field in Job.model_fields.items():
+        if table_of(name):
+            continue
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
         groups[str(extra["group"])].add_argument(
@@ -208,7 +212,8 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
 
 
 def _counts(finding: dict[str, Any]) -> bool:
-    return finding["about"] in ("model", "data") and finding["severity"] in ("warning", "critical")
+    grave = finding["severity"] in ("warning", "critical")
+    return finding["about"] in ("model", "data") and grave and "waived" not in finding
 
 
 def _record_refusal(error: ReportgenError, outputs: list[Path], job: Any) -> None:
@@ -233,12 +238,17 @@ def _record_refusal(error: ReportgenError, outputs: list[Path], job: Any) -> Non
 
 def command_of(model: str, images: Sequence[str], job: Any) -> str:
     """The command that makes the report again: options that differ from the default, files by their names alone."""
-    from reportgen.job import flag_of
+    from reportgen.job import flag_of, table_of
 
     # an image's own name, or a folder called after a person
     named = ["IMAGES"] if job.names != "path" else [Path(image).name or image for image in images]
     words = ["reportgen", Path(model).name, *named]
-    for name, value in job.canonical().items():
+    told = job.canonical()
+    if any(table_of(name) for name in told):
+        words += ["--config", "reportgen.toml"]
+    for name, value in told.items():
+        if table_of(name):
+            continue
         if value is True:
             words.append(flag_of(name))
         elif isinstance(value, dict):

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from reportgen import summary
+from reportgen import rules, summary
 from reportgen.album import digest_of_module, drawn
-from reportgen.clock import reproducible
-from reportgen.engine.plan import Planned, bucket_of
+from reportgen.clock import reproducible, today
+from reportgen.engine.plan import Planned, bucket_of, looks_only
 from reportgen.engine.shards import blocks
 from reportgen.errors import EntryVanished, ReportgenError
 from reportgen.figures.colour import MID_GREY
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.tiles import photograph
-from reportgen.findings import Finding, worst_first
+from reportgen.findings import Finding, gathered, waived, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.report.document import Document, Exhibit, Section, Style
@@ -28,8 +28,10 @@ from reportgen.report.facts import Listed
 from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
 from reportgen.store import Array, Store, key_of
 from reportgen.subject.subject import Subject
+from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case, Evidence, Technique
 from reportgen.text import Message, verbatim
+from reportgen.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -72,24 +74,28 @@ def draw(
     """
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
     desk = _Desk(job, made, scanned, store, pictures, key_of("resolution", resolution=made.resolution.to_json()))
-    findings = summary.subject_findings(
+    findings = rules.subject_findings(
         subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched, job.colormap
     )
     begin = perf_counter()
     sections: list[Section] = []
+    metrics: Mapping[str, Any] = {}
     for planned in made.planned:
+        section, found = _section(planned, desk, examined)
+        findings += found
+        if planned.name == Predictions.name:
+            # they stand at the top of report.json, whether the section is shown or not
+            metrics = section.facts["results"].pop("metrics", {})
         if planned.name in made.shown:
-            section, found = _section(planned, desk, examined)
             sections.append(section)
-            findings += found
     timings["draw"] = perf_counter() - begin
-    findings = worst_first(findings)
-    facts = _facts(job, subject, made, scanned, sections, findings, laboratory, timings)
+    findings = worst_first(waived(gathered(findings), job.waivers, today()))
+    facts = _facts(job, subject, made, scanned, sections, findings, metrics, laboratory, timings)
     if style.notes:
         facts["notes"] = style.notes
     return Document(
         facts=facts,
-        verdict=summary.verdict(scanned.used, scanned.choices, findings),
+        verdict=verdict(facts, findings),
         findings=tuple({**finding.facts(), "title": finding.title, "detail": finding.detail} for finding in findings),
         sections=tuple(sections),
         exhibits=tuple(_exhibits(sections, desk)),
@@ -145,8 +151,12 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     if planned.technique.scope == "exhibit":
         keys = tuple(key for case in cases for key in (desk.pictures.key(case.digest), *planned.keys(case)))
     if planned.technique.scope == "scan":
+        cases = (*cases, *evidence.reference)
         buckets = sorted({bucket_of(case.digest) for case in cases})
         keys = (*keys, *(planned.bucket_key(bucket) for bucket in buckets))
+        if planned.name == Predictions.name and (trial := desk.scanned.trial) is not None:
+            tried = sorted({bucket_of(digest) for digest in trial.digests})
+            keys = (*keys, *(trial.rows.planned.bucket_key(bucket) for bucket in tried))
     others = [one for one in desk.made.planned if one.name in planned.beside and one.reason is None]
     found = [own for one in others if all(map(desk.store.has, own := one.keys(None)))]
     keys = (*keys, *(key for own in found for key in own))
@@ -162,13 +172,14 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     if planned.technique.scope == "scan":
         over.update(desk.pictures.digest_of_masks().encode())
     technique = planned.technique
-    covered = ("resolution", "cases", "read", "picture", "scan", "pictures", "beside", "mask")
+    covered = ("resolution", "cases", "read", "picture", "scan", "pictures", "beside", "mask", "reference")
     return {
         "technique": technique.name,
         "options": technique.options(),
         "code": digest_of_module(type(technique)),
         "model": desk.about,
         "evidence": over.hexdigest(),
+        "images": len(evidence.cases),
         **{field.name: getattr(evidence, field.name) for field in fields(evidence) if field.name not in covered},
     }
 
@@ -185,7 +196,9 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
         row = desk.scanned.shards[planned.name].row(case.digest)
         if row is None:
             raise EntryVanished
-        return row
+        trial = desk.scanned.trial if planned.name == Predictions.name else None
+        answer = trial.answer(case.digest) if trial is not None and case is not None else None
+        return row if answer is None else {**row, "swapped": answer}
 
     scope = planned.technique.scope
     cases: tuple[Case, ...] = ()
@@ -203,6 +216,8 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
         desk.job.colormap,
         not desk.job.no_originals,
         desk.job.lang,
+        limits=desk.job.findings,
+        reference=desk.scanned.reference if looks_only(planned.needs) else (),
         beside=partial(_beside, planned, desk),
     )
     if scope != "scan":
@@ -253,6 +268,7 @@ def _facts(
     scanned: Scanned,
     sections: Sequence[Section],
     findings: Sequence[Finding],
+    metrics: Mapping[str, Any],
     laboratory: Laboratory,
     timings: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -269,7 +285,7 @@ def _facts(
             subject, scanned.used, scanned.skipped, scanned.choices, [case.name for case in scanned.sample]
         ),
         "predictions": Listed(scanned.used, partial(summary.prediction_facts, resolution=resolution)),
-        "metrics": summary.metrics_facts(scanned.used),
+        "metrics": dict(metrics),
         "techniques": {section.name: dict(section.facts) for section in sections},
         "findings": [finding.facts() for finding in findings],
         "environment": summary.environment_facts(resolution),

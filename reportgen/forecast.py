@@ -41,6 +41,11 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
     short = f", {scanning} backward from the last layer" if any(isinstance(one, Backward) for one in rows) else ""
     told = _passes(scanning, lacking) + (short if scanning else "")
     lines.append(f"3 scan     {len(digests)} images, {len(digests) - lacking} stored: {told}")
+    trial = steps.trial(job, subject, made, store)
+    tried = trial.lacking if trial is not None else 0
+    if tried:
+        batches = -(-tried // made.batch)
+        lines.append(f"3 swap     {tried} labelled images with red and blue exchanged: {_passes(batches, tried)}")
     exact = lacking == 0
     wanted = min(steps.wanted_exhibits(job), len(digests))
     if exact:
@@ -71,7 +76,9 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
     climbs, share = _ascents(made, store)
     if climbs:
         lines.append(f"4 ascend   at most {climbs} forward and backward of {made.batch} inputs, as far as the layer")
-    passes = lacking + images + BACKWARD_COST * made.batch * backwards + (1 + BACKWARD_COST) * made.batch * share
+    passes = (
+        lacking + tried + images + BACKWARD_COST * made.batch * backwards + (1 + BACKWARD_COST) * made.batch * share
+    )
     seconds = made.resolution.seconds * passes
     lines.append(
         f"about {seconds / 60:.1f} minutes of passes and {_megabytes(made, wanted, lacking):.0f} MB in the store"

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from reportgen.errors import UsageError
 from reportgen.figures.contrast import LEAST, WHITE, contrast
+from reportgen.findings import Waiver
 from reportgen.language import Language
 from reportgen.text import line
 
@@ -86,6 +87,17 @@ def _nested(value: object) -> object:
     return nested
 
 
+def _flat(value: object) -> object:
+    """``{a: {b: 0.9}}``, as which TOML reads the key ``a.b``, as ``{a.b: 0.9}``."""
+    if not isinstance(value, Mapping):
+        return value
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        inside = _flat(item)
+        flat |= {f"{key}.{k}": v for k, v in inside.items()} if isinstance(inside, Mapping) else {str(key): inside}
+    return flat
+
+
 def _bytes(value: object) -> object:
     """``20GB``, ``500 MB`` or a plain number of bytes, as an integer."""
     if not isinstance(value, str):
@@ -110,6 +122,7 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Assignments = Annotated[dict[str, Any], BeforeValidator(_assignments)]
 TechniqueOptions = Annotated[dict[str, dict[str, Any]], BeforeValidator(_nested)]
+Thresholds = Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], BeforeValidator(_flat)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
 LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard", "figures"})
@@ -118,7 +131,10 @@ LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", 
 MOST_LETTERS = 200
 """Of a title or an author: a cover holds no more."""
 
-PATHS = ("labels", "truth", "masks", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard", "figures")
+PATHS = (
+    "labels", "truth", "masks", "reference", "cache_dir", "notes", "logo", "template_dir", "css", "tensorboard",
+    "figures",
+)  # fmt: skip
 """Options that name one file or folder."""
 
 WITHHELD = "(withheld)"
@@ -128,9 +144,16 @@ SUBJECT, DONE, DOCUMENT = "Subject", "What is done", "The document"
 
 
 def _option(
-    default: Any, group: str, words: str, metavar: str | None = None, flag: str | None = None, **bounds: Any
+    default: Any,
+    group: str,
+    words: str,
+    metavar: str | None = None,
+    flag: str | None = None,
+    table: str | None = None,
+    **bounds: Any,
 ) -> Any:
-    extra: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag}
+    """A field of `Job`. One with a `table` has no flag: it stands in TOML under that head, and in the Python API."""
+    extra: dict[str, Any] = {"group": group, "metavar": metavar, "flag": flag, "table": table}
     return Field(default, description=words, json_schema_extra=extra, **bounds)
 
 
@@ -170,6 +193,9 @@ class Job(BaseModel):
     masks: Path | None = _option(
         None, SUBJECT, "segmentation masks, called as their images, to see how much of the maps lies inside", "DIR"
     )
+    reference: Path | None = _option(
+        None, SUBJECT, "images to compare with, such as a training set: those among IMAGES are told", "DIR"
+    )
     max_images: int | None = _option(None, SUBJECT, "scan at most N images", "N", ge=1)
     sample: int | None = _option(
         None, SUBJECT, "images on which the quality of maps is measured (quick none, standard 64, full 256)", "N", ge=0
@@ -200,6 +226,8 @@ class Job(BaseModel):
     no_cache: bool = _option(False, DONE, "keep no tensors after the run")
     cache_size: Bytes = _option(20_000_000_000, DONE, "oldest tensors go beyond this", "SIZE")
     strict: bool = _option(False, DONE, "exit 4 when a finding about model or data is a warning or worse")
+    findings: Thresholds = _option({}, DONE, "thresholds by the name of the rule", table="[findings]")
+    waivers: tuple[Waiver, ...] = _option((), DONE, "findings that are known and accepted", table="[[waivers]]")
 
     title: str | None = _option(None, DOCUMENT, "title on the cover")
     author: str = _option("", DOCUMENT, "author on the cover")
@@ -283,6 +311,8 @@ class Job(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = flag_of(str(first["loc"][0]))
+            if name.startswith("["):
+                name = " ".join((name, *map(str, first["loc"][1:])))
             words = str(first["msg"]).removeprefix("Value error, ")
             raise UsageError(f"{name} {first['input']!r}: {words}", "see reportgen --help") from None
 
@@ -306,15 +336,27 @@ class Job(BaseModel):
                 continue
             if name == "exhibit" and self.names != "path":
                 value = (WITHHELD,) * len(value)
+            if name == "waivers":
+                value = tuple(self._told(one) for one in value)
             told[name] = _without_folders(value)
         return told
 
+    def _told(self, waiver: Waiver) -> dict[str, Any]:
+        subject = WITHHELD if self.names != "path" and waiver.subject != "*" else waiver.subject
+        return {"rule": waiver.rule, "subject": subject, **waiver.facts()}
+
+
+def table_of(name: str) -> str | None:
+    """The head of the TOML table of a field that has no flag; None for all others."""
+    extra = Job.model_fields[name].json_schema_extra
+    return str(extra["table"]) if isinstance(extra, dict) and extra.get("table") else None
+
 
 def flag_of(name: str) -> str:
-    """The command-line flag of a field."""
+    """The command-line flag of a field, or the head of its table."""
     extra = Job.model_fields[name].json_schema_extra
     own = extra.get("flag") if isinstance(extra, dict) else None
-    return "--" + str(own or name).replace("_", "-")
+    return table_of(name) or "--" + str(own or name).replace("_", "-")
 
 
 def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:

@@ -5,18 +5,17 @@ Everything that imports torch is imported inside these methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from reportgen.engine.resolution import Resolution
 from reportgen.job import Job
-from reportgen.store import Array, Store
+from reportgen.store import Store
 from reportgen.subject.subject import Subject
 
 if TYPE_CHECKING:
-    from reportgen.engine.local import Worker
+    from reportgen.engine.local import Prepare, Worker
     from reportgen.engine.passes import Counts, Passes
 
 
@@ -107,7 +106,7 @@ class Laboratory:
             return {kind: {"batches": 0, "samples": 0} for kind in ("forward", "backward")}
         return self._counts.facts()
 
-    def worker(self, resolution: Resolution, prepare: Callable[[str], Array], provenance: dict[str, Any]) -> Worker:
+    def worker(self, resolution: Resolution, prepare: Prepare, provenance: dict[str, Any]) -> Worker:
         """Passes on the model, on the device and in batches as resolved."""
         from reportgen.engine.local import Worker
 

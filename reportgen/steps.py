@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,22 +31,24 @@ from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.progress import Progress
+from reportgen.reference import look_at_reference
 from reportgen.sample import Drawable, draw_sample
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import ImageError, Skipped, decode
 from reportgen.subject.masks import fitted_mask
-from reportgen.subject.preprocessing import Pipeline, prepare
+from reportgen.subject.preprocessing import Pipeline, prepare, sighted
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
 from reportgen.summary import Predicted
-from reportgen.techniques import chosen
+from reportgen.techniques import check_limits, chosen
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case, Technique
+from reportgen.trial import Trial, opposite
 from reportgen.versions import library_versions
 
 if TYPE_CHECKING:
-    from reportgen.engine.local import Worker
+    from reportgen.engine.local import Prepare, Worker
 
 ORIGINAL_SIDE = 900
 """Longer side, in pixels, to which the whole image is reduced for the report."""
@@ -87,6 +89,8 @@ class Scanned:
         failures: reason by technique.
         computed: techniques of which rows were computed in this run.
         seconds: own computation by technique.
+        reference: images of ``--reference`` that can be read.
+        trial: of the opposite order of colour channels, where it can tell anything.
     """
 
     used: tuple[Predicted, ...]
@@ -99,6 +103,8 @@ class Scanned:
     failures: Mapping[str, str] = field(default_factory=dict)
     computed: frozenset[str] = frozenset()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    reference: tuple[Case, ...] = ()
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ class Examined:
 def resolve(job: Job, subject: Subject, store: Store, laboratory: Laboratory) -> Blueprint:
     """Settle model and techniques: from the record of an earlier run, or by opening the model."""
     techniques = chosen(job)
+    check_limits(job)
     labels = read_labels(job.labels) if job.labels is not None else None
     key = subject.resolution_key(job, labels)
     resolution = _recorded(store, key)
@@ -196,15 +203,37 @@ def scan(
     digests = {image.digest for image in subject.images}
     lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
     progress.step(3, "scan", f"{len(subject.images)} images, {lacking} of them new")
-    if not lacking:
+    told, threads = provenance(made.resolution), laboratory.threads
+    failures: Mapping[str, str] = {}
+    seconds: Mapping[str, float] = {}
+    computed = frozenset(name for name, one in shards.items() if not all(one.knows(digest) for digest in digests))
+    if lacking:
+        worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), told)
+        progress.each(worker.scan(digests, tuple(shards.values())), "scan", lacking, "image")
+        failures, seconds = worker.failures, worker.seconds
+    else:
         for one in shards.values():
             one.release()
-        return read_scan(job, subject, made, shards)
-    computed = frozenset(name for name, one in shards.items() if not all(one.knows(digest) for digest in digests))
-    worker = laboratory.worker(made.resolution, _preparer(subject, made.resolution), provenance(made.resolution))
-    progress.each(worker.scan(digests, tuple(shards.values())), "scan", lacking, "image")
     scanned = read_scan(job, subject, made, shards)
-    return replace(scanned, failures=worker.failures, computed=computed, seconds=worker.seconds)
+    compared = look_at_reference(
+        subject.reference, shards.values(), job.names, told, threads=threads, progress=progress
+    )
+    tested = trial(job, subject, made, store)
+    if tested is not None and tested.lacking:
+        turned = opposite(_preparer(subject, made.resolution))
+        worker = laboratory.worker(made.resolution, turned, told)
+        progress.each(tested.run(worker), "swap", tested.lacking, "image")
+    return replace(scanned, failures=failures, computed=computed, seconds=seconds, reference=compared, trial=tested)
+
+
+def trial(job: Job, subject: Subject, made: Blueprint, store: Store) -> Trial | None:
+    """Which labelled images are tried with their channels in the opposite order; None where that tells nothing."""
+    if Predictions.name not in made.shown or int(made.resolution.pipeline["channels"]) != 3:
+        return None
+    truth, _unmatched = known_truth(job, subject, made.resolution)
+    labelled = [image.digest for image in subject.images if image.name in truth]
+    planned = next(one for one in made.planned if one.name == Predictions.name)
+    return Trial.of(labelled, planned, store, job.seed)
 
 
 def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards]) -> Scanned:
@@ -245,8 +274,7 @@ def _sample(job: Job, made: Blueprint, used: Sequence[Predicted]) -> tuple[Case,
     drawable = [Drawable(one.name, one.digest, one.truth.label if one.truth else one.first) for one in used]
     drawn = (by_name[name] for name in draw_sample(drawable, count, seed=job.seed))
     return tuple(
-        Case(one.name, one.digest, (one.first,), ("predicted",), place, one.truth.label if one.truth else -1)
-        for place, one in enumerate(drawn)
+        Case(one.name, one.digest, (one.first,), ("predicted",), place, one.truth) for place, one in enumerate(drawn)
     )
 
 
@@ -302,7 +330,7 @@ def _case(one: Predicted, place: int, job: Job, resolution: Resolution) -> Case:
             targets.setdefault(class_named(word, resolution), word)
     if not targets:
         targets[one.first] = "predicted"
-    return Case(one.name, one.digest, tuple(targets), tuple(targets.values()), place)
+    return Case(one.name, one.digest, tuple(targets), tuple(targets.values()), place, one.truth)
 
 
 def class_named(word: str, resolution: Resolution) -> int:
@@ -337,7 +365,8 @@ def examine(
     pictures.make(case.digest for case in scanned.cases)
     if not examination.missing and not models and not sampling.missing:
         return Examined(scanned.failures, scanned.computed, scanned.seconds)
-    worker = laboratory.worker(made.resolution, pictures.input, provenance(made.resolution))
+    decode = _preparer(subject, made.resolution)
+    worker = laboratory.worker(made.resolution, decode, provenance(made.resolution))
     failures: dict[str, str] = dict(scanned.failures)
     with progress.bar("ascend", sum(map(ascending, models)), "step") as tick:
         for task in models:
@@ -345,7 +374,6 @@ def examine(
                 failures[task.name] = reason
     total = sum(len(batch.cases) for batch in examination.batches) + len(examination.closeups)
     progress.each(_works(worker, examination, pictures, failures), "examine", total, "image")
-    decode = _preparer(subject, made.resolution)
     measuring = _trials(worker, sampling, decode, laboratory.threads, failures)
     progress.each(measuring, "measure", sum(len(trial.cases) for trial in sampling.trials), "image")
     works = (*examination.works, *sampling.trials)
@@ -364,7 +392,7 @@ def _works(worker: Worker, examination: Examination, pictures: Pictures, failure
 
 
 def _trials(
-    worker: Worker, sampling: Sampling, decode: Callable[[str], Array], threads: int, failures: dict[str, str]
+    worker: Worker, sampling: Sampling, decode: Prepare, threads: int, failures: dict[str, str]
 ) -> Iterator[int]:
     """Everything about the sample; its inputs are not kept: the exhibits alone are drawn."""
     if not sampling.trials:
@@ -377,7 +405,7 @@ def _trials(
         for digest, made in in_order(decode, [case.digest for case in trial.cases], threads=threads, ahead=threads):
             if isinstance(made, Exception):
                 raise ImagesError(f"an image of the sample cannot be read any more ({made})", "run the audit again")
-            inputs[digest] = made
+            inputs[digest] = made.values
         failures.update(trials.run(trial, inputs))
         yield len(trial.cases)
 
@@ -497,18 +525,18 @@ def pipeline_of(resolution: Resolution) -> Pipeline:
     return TypeAdapter(Pipeline).validate_python(dict(resolution.pipeline))
 
 
-def _preparer(subject: Subject, resolution: Resolution) -> Callable[[str], Array]:
-    from reportgen.engine.local import Unusable
+def _preparer(subject: Subject, resolution: Resolution) -> Prepare:
+    from reportgen.engine.local import Sight, Unusable
 
     pipeline = pipeline_of(resolution)
 
-    def input_of(digest: str) -> Array:
+    def sight_of(digest: str) -> Sight:
         try:
-            return prepare(subject.refs[digest], pipeline)
+            return Sight(*sighted(subject.refs[digest], pipeline))
         except ImageError as error:
             raise Unusable(error.reason) from None
 
-    return input_of
+    return sight_of
 
 
 def provenance(resolution: Resolution) -> dict[str, Any]:

@@ -134,6 +134,28 @@ def test_strict_speaks_of_model_and_data(subject: Path, tmp_path: Path) -> None:
     assert run(subject, "-q", "--strict", *settled, "-o", str(tmp_path / "r.json")) == 0
 
 
+def test_strict_passes_over_what_is_waived(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    waiver = "[[waivers]]\nrule = 'preprocessing.assumed'\nreason = 'asked the people who trained it'\n"
+    (tmp_path / "known.toml").write_text(waiver)
+    words = ("-q", "--strict", "--config", str(tmp_path / "known.toml"), "-o", str(tmp_path / "r.json"))
+    assert run(subject, *words) == 0
+    capsys.readouterr()
+    facts = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(facts, schema(capsys))
+    (found,) = (one for one in facts["findings"] if "waived" in one)
+    assert (found["rule"], found["waived"]) == (
+        "preprocessing.assumed",
+        {"reason": "asked the people who trained it"},
+    )
+    (tmp_path / "known.toml").write_text(waiver + "until = 2020-01-01\n")
+    assert run(subject, *words) == 4
+    rules = [one["rule"] for one in json.loads((tmp_path / "r.json").read_text())["findings"]]
+    assert "waiver.ended" in rules
+    (tmp_path / "known.toml").write_text("[findings]\nduplicates.exakt = 3\n")
+    assert run(subject, *words) == 2
+    assert "did you mean 'duplicates.exact'?" in capsys.readouterr().err
+
+
 def test_a_hostile_pickle_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], subject: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:

@@ -383,7 +383,7 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, network: nn.Module, c
 
 RUN = f"""
 import sys, json, reportgen
-only = {SHARED}
+only = {[*SHARED, "duplicates", "hygiene"]}
 report = reportgen.audit(sys.argv[1], sys.argv[2], preset="quick", exhibits=12, batch_size=2, only=only)
 report.write(sys.argv[2] + ".html")
 heavy = ("torch", "torchvision", "matplotlib", "weasyprint")
@@ -413,7 +413,7 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path, cache: Path) -> None
     process.wait()
     finished = len(list(cache.rglob("*.safetensors")))
     resumed = run(tmp_path / "m.pt", tmp_path / "images")
-    whole = 2 + 12 + 12  # the look at the layers, the scan, the exhibits
+    whole = 2 + 12 + 12 + 1  # the look at the layers, the scan, the exhibits, the state of the weights
     assert finished >= 8
     assert 0 < resumed["passes"]["forward"]["samples"] < whole
     warm = run(tmp_path / "m.pt", tmp_path / "images")

@@ -26,8 +26,17 @@ from reportgen.store import Array, Store
 from reportgen.subject.feed import in_order
 from reportgen.techniques.technique import Case
 
-Prepare = Callable[[str], Array]
-"""Digest of an image → (C,H,W) float32. Raises `Unusable`."""
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One image, decoded once: (C,H,W) float32 for the model, and (side, side) uint8 of what it looks like."""
+
+    values: Array
+    look: Array
+
+
+Prepare = Callable[[str], Sight]
+"""By the digest of an image. Raises `Unusable`."""
 
 
 class Unusable(Exception):
@@ -39,7 +48,7 @@ class Worker:
     """Passes, and where their inputs come from and their results go.
 
     Attributes:
-        prepare: makes the input of one image; called in threads.
+        prepare: decodes one image of a scan; called in threads.
         batch: images a pass, always padded to this number: the bits of a result depend on the shape of its batch.
         threads: that decode.
         provenance: stored beside every result.
@@ -68,7 +77,7 @@ class Worker:
         """
         lacking = sorted(d for d in set(digests) if not all(one.knows(d) for one in shards))
         active = [one for one in shards if not all(one.knows(digest) for digest in lacking)]
-        pending: list[tuple[str, Array]] = []
+        pending: list[tuple[str, Sight]] = []
         last = {bucket_of(digest): digest for digest in lacking}
         for digest, made in in_order(self.prepare, lacking, threads=self.threads, ahead=3 * self.batch):
             if isinstance(made, Unusable):
@@ -82,24 +91,24 @@ class Worker:
                 self._scan_batch(pending, active)
                 done, pending = len(pending), []
                 yield done
-            held = {bucket_of(waiting) for waiting, _array in pending}
+            held = {bucket_of(waiting) for waiting, _sight in pending}
             for bucket in [b for b, final in last.items() if final <= digest and b not in held]:
                 del last[bucket]
                 for one in active:
                     one.flush(bucket, self.provenance)
 
-    def _scan_batch(self, pending: Sequence[tuple[str, Array]], active: list[Shards]) -> None:
+    def _scan_batch(self, pending: Sequence[tuple[str, Sight]], active: list[Shards]) -> None:
         """One forward for all of `active`; those that fail are taken out of it."""
-        names = [digest for digest, _array in pending]
+        names = [digest for digest, _sight in pending]
         lacking = {one.planned.name: [not one.knows(digest) for digest in names] for one in active}
         serving = [one for one in active if any(lacking[one.planned.name])]
         if not serving:
             return
-        padded = self.padded([array for _digest, array in pending])
-        trace, classes = self._scanned(padded, len(pending), serving, active)
+        trace, classes = self._scanned([sight.values for _digest, sight in pending], serving, active)
+        looks = torch.from_numpy(np.stack([sight.look for _digest, sight in pending]))
         for one in [one for one in serving if one in active]:
             needs, passes = one.planned.rows, self.passes
-            probe = EngineProbe(passes.resolution, passes.module, needs, trace, classes, passes=passes)
+            probe = EngineProbe(passes.resolution, passes.module, needs, trace, classes, passes=passes, seen=looks)
             try:
                 computed = self.computed(one.planned, probe)
             except OutOfMemory:
@@ -115,14 +124,17 @@ class Worker:
                     one.put(digest, {name: values[row] for name, values in computed.items()})
 
     def _scanned(
-        self, batch: Tensor, count: int, serving: Sequence[Shards], active: list[Shards]
-    ) -> tuple[Trace, tuple[tuple[int, ...], ...]]:
+        self, arrays: Sequence[Array], serving: Sequence[Shards], active: list[Shards]
+    ) -> tuple[Trace | None, tuple[tuple[int, ...], ...]]:
         """The forward of one batch, and one backward from the predicted classes where one is needed; returned with
         these. Where it fails, techniques that need a backward are taken out of `active`, then all that tap a layer.
         """
         merged = merge(one.planned.rows for one in serving)
+        if not merged.scores and not merged.taps:
+            return None, ()
+        count = len(arrays)
         try:
-            trace = self.passes.forward(batch, count, taps=merged.taps, wrt=merged.wrt, coarse=True)
+            trace = self.passes.forward(self.padded(arrays), count, taps=merged.taps, wrt=merged.wrt, coarse=True)
             unreached = [tap for tap in merged.taps if tap not in trace.outputs]
             if unreached:
                 raise PassError(f"layer {unreached[0]!r} was not reached", "choose another layer")
@@ -141,9 +153,9 @@ class Worker:
             if not struck:
                 raise
             for one in struck:
-                self.failures[one.planned.name] = _reason(error)
+                self.failures[one.planned.name] = reason_of(error)
                 active.remove(one)
-        return self._scanned(batch, count, [one for one in serving if one in active], active)
+        return self._scanned(arrays, [one for one in serving if one in active], active)
 
     def examine(self, batch: Batch, inputs: Mapping[str, Array]) -> dict[str, str]:
         """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by

@@ -12,7 +12,6 @@ from torch.overrides import TorchFunctionMode
 
 from reportgen.errors import PassError
 
-SIGMOIDS = ("sigmoid", "multilabel")
 _KINDS = {"softmax": "softmax", "log_softmax": "log-softmax", "sigmoid": "sigmoid", "logsigmoid": "sigmoid"}
 
 
@@ -87,9 +86,12 @@ def detect_kind(output: Tensor, nonlinearity: FinalNonlinearity) -> str:
     behind = nonlinearity.behind(output)
     if behind is not None:
         return behind[0]
-    if output.shape[1] > 1 and bool((output >= 0).all()) and bool(((output.sum(1) - 1).abs() < 1e-4).all()):
-        return "softmax"
-    return "logits"
+    return "softmax" if are_probabilities(output) else "logits"
+
+
+def are_probabilities(values: Tensor) -> bool:
+    """Whether each row of an (n, outputs) tensor is a distribution: none below 0, and together 1."""
+    return values.shape[1] > 1 and bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-4).all())
 
 
 def scores_of(output: Tensor, kind: str, nonlinearity: FinalNonlinearity | None) -> Tensor:
@@ -107,11 +109,6 @@ def scores_of(output: Tensor, kind: str, nonlinearity: FinalNonlinearity | None)
     else:
         scores = output
     return torch.cat((-scores, scores), dim=1) if scores.shape[1] == 1 else scores
-
-
-def independent(kind: str, outputs: int) -> bool:
-    """Whether class probabilities are independent of one another (sigmoid) rather than a distribution (softmax)."""
-    return kind in SIGMOIDS or outputs == 1
 
 
 def probabilities_of(scores: Tensor, sigmoid: bool) -> Tensor:

@@ -18,6 +18,7 @@ from reportgen.engine.requests import (
     Computing,
     Derivation,
     Forward,
+    Look,
     Needs,
     Request,
     Rule,
@@ -29,6 +30,7 @@ from reportgen.machine import machine
 from reportgen.store import Array, Store, key_of
 from reportgen.techniques.technique import Case, NotApplicable, Technique, explains_classes
 from reportgen.text import Message
+from reportgen.versions import library_versions
 
 WHOLE = ""
 """Name of the part that batches serve, or that looks at the model as it is."""
@@ -91,7 +93,7 @@ class Planned:
         shards. The rest of its needs is about the model, and a part like those of other techniques.
         """
         scanning = self.technique.scope == "scan"
-        return tuple(request for request in self.needs if scanning and isinstance(request, Forward | Backward))
+        return tuple(request for request in self.needs if scanning and isinstance(request, Forward | Backward | Look))
 
     @property
     def beside(self) -> tuple[str, ...]:
@@ -194,9 +196,16 @@ def settle(techniques: Iterable[Technique], resolution: Resolution, identity: Ma
         try:
             needs = technique.needs(resolution)
             others = [{"name": one.name, "version": one.version, "options": one.options()} for one in after(needs)]
-            settled.append(Planned(technique, needs, {**basis, "after": others} if others else basis))
+            if others:
+                basis["after"] = others
         except NotApplicable as error:
             settled.append(Planned(technique, (), basis, error.reason))
+            continue
+        if looks_only(needs):
+            # the same under every model that is given the same images in the same way
+            basis = {name: basis[name] for name in ("technique", "version", "options", "pipeline")}
+            basis["pillow"] = library_versions()["pillow"]
+        settled.append(Planned(technique, needs, basis))
     return tuple(settled)
 
 
@@ -209,6 +218,11 @@ def after(needs: Needs) -> tuple[Computing, ...]:
         elif isinstance(request, Variant):
             found.update(dict.fromkeys(after(request.requests)))
     return tuple(found)
+
+
+def looks_only(needs: Needs) -> bool:
+    """Whether a technique sees the images and nothing of the model."""
+    return bool(needs) and all(isinstance(need, Look) for need in needs)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from reportgen.engine.outputs import entropy_of, independent, probabilities_of
+from reportgen.engine.outputs import are_probabilities, entropy_of, probabilities_of
 from reportgen.engine.passes import Passes, Trace
 from reportgen.engine.requests import (
     After,
@@ -18,11 +18,13 @@ from reportgen.engine.requests import (
     Derivation,
     Fading,
     Forward,
+    Look,
     Needs,
     Profile,
     Record,
     Rule,
     Units,
+    Upkeep,
     Variant,
     Weights,
 )
@@ -71,6 +73,7 @@ class EngineProbe:
         ascend: runs an ascent, for techniques about the model.
         passes: the model, for what is asked about it alone.
         bench: further passes on the batch, for what is measured on the sample.
+        seen: (n, side, side) grey levels of the images themselves.
     """
 
     resolution: Resolution
@@ -82,6 +85,7 @@ class EngineProbe:
     ascend: Callable[[Ascent], Ascended] | None = None
     passes: Passes | None = None
     bench: Repeated | None = None
+    seen: Tensor | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -184,10 +188,25 @@ class EngineProbe:
         assert isinstance(part.running_var, Tensor)
         return part.running_mean.detach(), part.running_var.detach()
 
+    def looks(self) -> Tensor:
+        if self.seen is None or not any(isinstance(need, Look) for need in self.needs):
+            raise Undeclared("what images look like")
+        return self.seen
+
     def recorded(self) -> Recording:
         if not any(isinstance(need, Record) for need in self.needs) or self.passes is None:
             raise Undeclared("a recording")
         return self.passes.recorded()
+
+    def upkeep(self) -> dict[str, Any]:
+        from reportgen.engine.upkeep import state_of
+
+        if not any(isinstance(need, Upkeep) for need in self.needs) or self.passes is None:
+            raise Undeclared("the state of weights")
+        state = state_of(self.passes.module, self.passes.noise(1))
+        scores = self.passes.forward(self.passes.noise(2), 2).scores
+        assert scores is not None
+        return {**state, "scores_are_probabilities": not self._independent and are_probabilities(scores)}
 
     def profiled(self) -> dict[str, Any]:
         from reportgen.engine.profiling import measure
@@ -204,7 +223,7 @@ class EngineProbe:
 
     @property
     def _independent(self) -> bool:
-        return independent(self.resolution.output_kind, self.resolution.outputs)
+        return self.resolution.independent
 
     def _traced(self) -> Trace:
         if self.trace is None:

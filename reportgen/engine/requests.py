@@ -159,6 +159,16 @@ class Randomised:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What each image itself looks like, 16 × 16 grey levels, made while it is decoded: it takes no pass."""
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """The state of all weights and statistics, and which of them one forward of noise reads."""
+
+
+@dataclass(frozen=True)
 class Record:
     """The operations of one real forward, with the modules they belong to."""
 
@@ -212,5 +222,5 @@ class Variant:
     change: Randomised | Perturbed
 
 
-Request = Forward | Backward | Fading | Weights | Ascent | Variant | Record | Profile | After | Beside
+Request = Forward | Backward | Fading | Weights | Ascent | Variant | Look | Upkeep | Record | Profile | After | Beside
 Needs = tuple[Request, ...]

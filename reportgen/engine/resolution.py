@@ -129,6 +129,11 @@ class Resolution:
     tappable: bool = True
     folds: tuple[Fold, ...] = ()
 
+    @property
+    def independent(self) -> bool:
+        """Whether class probabilities are independent of one another (sigmoid), not a distribution (softmax)."""
+        return self.output_kind in ("sigmoid", "multilabel") or self.outputs == 1
+
     def layer(self, name: str) -> Layer:
         """The layer of that name. Raises LayerError."""
         for layer in self.layers:

@@ -131,17 +131,37 @@ class Prediction(_Part):
 
 
 class Measured(_Part):
-    """A share with its base and 95 % interval."""
+    """A number in [0, 1] with its base and 95 % interval."""
 
     value: float
     n: int
     interval: tuple[float, float]
 
 
+class ClassMetrics(Class):
+    """How often a class is recognised, and how often its name is right; only what has a base."""
+
+    recall: Measured | None = None
+    precision: Measured | None = None
+
+
+class SliceMetrics(_Part):
+    """One named part of the data."""
+
+    slice: str
+    accuracy: Measured
+
+
 class Metrics(_Part):
     """Numbers about the whole set; only where the truth is known."""
 
     accuracy: Measured | None = None
+    balanced_accuracy: Measured | None = None
+    auroc: Measured | None = None
+    ece: Measured | None = None
+    top5: Measured | None = None
+    per_class: list[ClassMetrics] | None = None
+    per_slice: list[SliceMetrics] | None = None
 
 
 class TechniqueFacts(_Part):
@@ -156,6 +176,13 @@ class TechniqueFacts(_Part):
     cached: bool | None = None
 
 
+class Waived(_Part):
+    """Why a finding does not count."""
+
+    reason: str
+    until: str | None = None
+
+
 class FindingFacts(_Part):
     """One conclusion."""
 
@@ -167,6 +194,7 @@ class FindingFacts(_Part):
     threshold: float | None
     n: int | None
     interval: tuple[float, float] | None = None
+    waived: Waived | None = None
     title: str
     detail: str
     figures: list[str]

@@ -19,6 +19,7 @@ from PIL import Image
 from reportgen.errors import UsageError
 from reportgen.subject.decoding import MAX_PIXELS, ImageError
 from reportgen.subject.images import ImageRef, decode, fetched
+from reportgen.subject.look import look_of, look_of_values
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -213,6 +214,15 @@ class Pipeline:
 def prepare(ref: ImageRef, pipeline: Pipeline) -> Values:
     """The (C, H, W) float32 input that one image makes. Raises ImageError."""
     return pipeline.ready(fetched(ref)) if ref.ready else pipeline(decode(ref))
+
+
+def sighted(ref: ImageRef, pipeline: Pipeline) -> tuple[Values, Pixels]:
+    """The same, and what the image looks like (see `reportgen.subject.look`), decoded once. Raises ImageError."""
+    if ref.ready:
+        values = pipeline.ready(fetched(ref))
+        return values, look_of_values(values)
+    image = decode(ref)
+    return pipeline(image), look_of(image)
 
 
 def _offset(there: int, wanted: int) -> int:

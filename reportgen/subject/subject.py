@@ -56,6 +56,7 @@ class Subject:
         given_truth: labels that came with live images, by name.
         others: names of the images beyond ``--max-images``.
         masks: files with segmentation masks, by the digest of their image.
+        reference: images of ``--reference``, found and readable, in order of their names.
     """
 
     path: Path | None
@@ -68,6 +69,7 @@ class Subject:
     given_truth: Mapping[str, Truth]
     others: tuple[str, ...] = ()
     masks: Mapping[str, Path] = field(default_factory=dict)
+    reference: tuple[Image, ...] = ()
 
     @property
     def model_name(self) -> str:
@@ -173,6 +175,9 @@ def load_subject(
         if job.transform is not None:
             raise UsageError("--masks cannot be laid over images that --transform places", "leave out one of them")
         masks = find_masks(job.masks, [(image.name, image.digest) for image in usable])
+    reference: tuple[Image, ...] = ()
+    if job.reference is not None:
+        reference, _unreadable = _digested(find_images([job.reference]), memory, threads)
     return Subject(
         path,
         model if path is None else None,
@@ -184,6 +189,7 @@ def load_subject(
         given,
         found.others,
         masks,
+        reference,
     )
 
 

@@ -42,6 +42,8 @@ _ORDER = (
     "faithfulness",
     "sanity",
     "robustness",
+    "duplicates",
+    "hygiene",
 )
 """Reading order of the report; techniques not named follow by name."""
 
@@ -98,6 +100,16 @@ def chosen(job: Job) -> tuple[Technique, ...]:
     if not names:
         raise UsageError("--only and --skip leave no technique", "reportgen techniques lists them")
     return tuple(_built(known[name], job) for name in names)
+
+
+def check_limits(job: Job) -> None:
+    """Raises UsageError if ``[findings]`` sets a threshold that no rule has."""
+    known = [rule.name for cls in registry().values() for rule in cls.rules]
+    for name in job.findings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"those with one are {', '.join(sorted(known))}"
+            raise UsageError(f"[findings] {name!r} is no rule with a threshold", remedy)
 
 
 def _built(cls: type[Technique], job: Job) -> Technique:

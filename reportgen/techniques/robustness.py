@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +14,7 @@ from reportgen.engine.resolution import Resolution
 from reportgen.figures.chart import SERIES, charts
 from reportgen.figures.figure import Figure, Panel, Row
 from reportgen.findings import Finding
-from reportgen.metrics import accuracy, share, wilson
+from reportgen.metrics import proportion, wilson
 from reportgen.report.document import Reference
 from reportgen.similarity import rank_correlation
 from reportgen.techniques.class_activation import ClassActivation
@@ -149,7 +149,7 @@ class Robustness(Measurement):
         return computed
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
-        rows = [(case.truth, arrays) for case, arrays in evidence.each()]
+        rows = [(case.truth.label if case.truth else None, arrays) for case, arrays in evidence.each()]
         told = {}
         for name, change in self.changes().items():
             flips = sum(int(arrays[f"predicted/{name}"]) != int(arrays["predicted"]) for _truth, arrays in rows)
@@ -161,15 +161,15 @@ class Robustness(Measurement):
             told[name] = {
                 "title": str(TITLES[name]),
                 "amount": change.amount,
-                "flips": {**share(flips, len(rows)), "count": flips},
-                "accuracy": accuracy([(int(arrays[f"predicted/{name}"]), t) for t, arrays in rows if t >= 0]),
+                "flips": {**proportion(flips, len(rows)), "count": flips},
+                "accuracy": _accuracy([(int(arrays[f"predicted/{name}"]), t) for t, arrays in rows]),
                 "confidence": mean(fall),
                 "stability": mean(known) if len(known) else None,
             }
         return {
             "n": len(rows),
             "threshold": MOST_FLIPS,
-            "accuracy": accuracy([(int(arrays["predicted"]), t) for t, arrays in rows if t >= 0]),
+            "accuracy": _accuracy([(int(arrays["predicted"]), t) for t, arrays in rows]),
             "changes": told,
         }
 
@@ -281,3 +281,9 @@ def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> N
             axes.set_xlabel(evidence.words(_("rank correlation")))
     assert first is not None
     first.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _accuracy(pairs: Sequence[tuple[int, int | None]]) -> dict[str, Any] | None:
+    """Share of (predicted, true) pairs that agree, of those whose true class is known; None without any."""
+    known = [predicted == true for predicted, true in pairs if true is not None]
+    return proportion(sum(known), len(known)) if known else None

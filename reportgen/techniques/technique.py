@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from reportgen.engine.requests import (
@@ -32,7 +32,7 @@ from reportgen.engine.resolution import Layer, Resolution
 from reportgen.figures.figure import Figure, Picture
 from reportgen.figures.overlays import ALONE, READING, heat_map, map_alone
 from reportgen.figures.tiles import coarse
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule, Limits
 from reportgen.language import translator
 from reportgen.report.document import Reference
 from reportgen.store import Array
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from reportgen.engine.rules import Followed
     from reportgen.engine.structure import Recording
+    from reportgen.subject.truth import Truth
 
 
 class NotApplicable(Exception):
@@ -184,8 +185,14 @@ class Probe(Protocol):
     def running(self, layer: str) -> tuple[Tensor, Tensor]:
         """(C,) mean and (C,) variance that a batch normalisation stored."""
 
+    def looks(self) -> Tensor:
+        """(n, 16, 16) uint8: grey levels of the images themselves."""
+
     def recorded(self) -> Recording:
         """The operations of one forward of noise."""
+
+    def upkeep(self) -> dict[str, Any]:
+        """The state of all weights (see `reportgen.engine.upkeep.State`): JSON values."""
 
     def profiled(self) -> dict[str, Any]:
         """What a profiled pass took (see `reportgen.engine.profiling.measure`): JSON values, and bytes under
@@ -203,7 +210,7 @@ class Case:
         targets: class numbers explained.
         known: those of the targets that the caller asked for as ``predicted`` or ``true``.
         place: among the exhibits, or in the sample, from 0; -1 for an image of neither.
-        truth: number of the true class; -1 where it is not known.
+        truth: what is known of it.
     """
 
     name: str
@@ -211,7 +218,7 @@ class Case:
     targets: tuple[int, ...] = ()
     known: tuple[str, ...] = ()
     place: int = -1
-    truth: int = -1
+    truth: Truth | None = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +252,8 @@ class Evidence:
             does not run or does not apply.
         mask: the segmentation mask of an image as the network saw it, (H, W) in [0, 1]; None where none was given.
         masks: how many of the images have one.
+        limits: thresholds of rules that the user set (see `FindingRule.limit`).
+        reference: images of ``--reference``, which `read` knows too, for techniques that look at images alone.
     """
 
     resolution: Resolution
@@ -259,6 +268,8 @@ class Evidence:
     beside: Callable[[str], Mapping[str, Array]] = lambda _technique: {}
     mask: Callable[[Case], Array | None] = lambda _case: None
     masks: int = 0
+    limits: Limits = field(default_factory=dict)
+    reference: tuple[Case, ...] = ()
 
     def words(self, message: Message) -> str:
         """A sentence in the language of the document, for what is drawn into a picture."""
@@ -332,6 +343,8 @@ class Technique(ABC):
     essential: ClassVar[bool] = False
     """Without it there is nothing to report, so that its failure is that of the audit."""
     references: ClassVar[tuple[Reference, ...]] = ()
+    rules: ClassVar[tuple[FindingRule, ...]] = ()
+    """Those of its findings that have a threshold: ``[findings]`` may set another."""
     results_schema: ClassVar[Mapping[str, Any]] = {"type": "object"}
     """JSON Schema of what `results` returns."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

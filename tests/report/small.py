@@ -143,7 +143,7 @@ def document(names: tuple[str, ...] = NAMES, **style: Any) -> Document:
             "skipped": [{"file": f"skipped {SCRIPT}", "reason": "not an image file"}],
         },
         "predictions": predictions,
-        "metrics": {"accuracy": {"value": 0.75, "n": 4, "interval": [0.3, 0.954]}},
+        "metrics": _metrics(labels),
         "techniques": {section.name: dict(section.facts) for section in sections},
         "findings": list(findings),
         "environment": {"python": "3.11", "device": "cpu", "precision": "fp32", "batch": 4},
@@ -171,6 +171,23 @@ def document(names: tuple[str, ...] = NAMES, **style: Any) -> Document:
     )
 
 
+def _metrics(labels: tuple[str, ...]) -> dict[str, Any]:
+    some = {"value": 0.75, "n": 4, "interval": [0.3, 0.954]}
+    return {
+        "accuracy": some,
+        "balanced_accuracy": some,
+        "auroc": some,
+        "ece": some,
+        "top5": some,
+        "per_class": [
+            {"index": 3, "label": labels[0], "recall": some, "precision": some},
+            {"index": 4, "label": labels[-1], "recall": some},
+            {"index": 5, "label": "never seen", "precision": some},
+        ],
+        "per_slice": [{"slice": name, "accuracy": some} for name in labels],
+    }
+
+
 def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
     mapped = Reference("zeiler2014", "M. Zeiler", "Visualizing", "ECCV", 2014, "10.1007/x")
     drawn = Reference("krizhevsky2012", "A. Krizhevsky", "ImageNet", "NeurIPS", 2012)
@@ -178,13 +195,16 @@ def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
         Reference(key, "A. Author", key, "Journal", 2016)
         for key in ("zhou2016", "selvaraju2017", "chattopadhay2018", "jiang2021", "draelos2020", "fu2020")
     )
+    statistics = tuple(
+        Reference(key, "A. Author", key, "Journal", 1988) for key in ("wilson1927", "delong1988", "guo2017")
+    )
     layers = {"layer1": {"shape": [8, 4, 4], "shown": 7, "minimum": 0.0, "maximum": 2.5, "zero_maps": 1}}
     maps = tuple(figure("feature_maps", n, exhibit=name, layer="layer1") for n, name in enumerate(names, 1))
     activation = tuple(figure("class_activation", n, exhibit=name, columns=LAYERS) for n, name in enumerate(names, 101))
     norm = {"smallest": 0.1, "median": 0.5, "largest": 1.0}
     kernels = {"conv1": {"shape": [64, 3, 7, 7], "norm": norm, "near_zero": [], "near_identical": 0}}
     return (
-        _section("predictions", "Predictions", (), (), {"images": 4}),
+        _section("predictions", "Predictions", (), statistics, _predicted(names)),
         _section("feature_maps", "Feature maps", maps, (mapped,), {"layers": layers}),
         _section("filters", "Filters", (figure("filters", 20, layer="conv1"),), (drawn, mapped), {"layers": kernels}),
         _section(
@@ -195,6 +215,17 @@ def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
             {"identity": {"layer": "layer4", "n": 4, "largest_difference": 1e-7}, "cam_omitted": False},
         ),
     )
+
+
+def _predicted(names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "images": 4,
+        "groups": 3,
+        "confused": [{"true": name, "predicted": name, "n": 1, "share": 0.5} for name in names],
+        "calibration": {"bins": 15, "by_chance": 0.1, "filled": []},
+        "renaming": None,
+        "channels": None,
+    }
 
 
 def _section(
