@@ -1,0 +1,247 @@
+"""Pictures as WeasyPrint places them: their bytes are read from where they lie when the file is written.
+
+WeasyPrint takes pictures from the dictionary that it is given as its cache: whatever has a size, draws itself onto a
+stream and gives the object that holds its pixels will do. It reads none of them itself then, decodes and encodes none,
+and holds none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+from markupsafe import Markup
+from PIL import Image
+
+from reportgen.figures.composition import INK, Composition
+from reportgen.figures.figure import Figure, Picture
+from reportgen.figures.han import FAMILY
+from reportgen.figures.lettering import ASCENT, MM, POINT
+from reportgen.report.plates import Paper, composed, plate
+from reportgen.text import Translate, shown
+
+_PX: Final = 96 / MM
+"""Pixels of CSS in a millimetre."""
+_SPACES: Final = {"L": ("/DeviceGray", 1), "RGB": ("/DeviceRGB", 3), "CMYK": ("/DeviceCMYK", 4)}
+_SIGNATURE: Final = 8
+_FAMILIES: Final = ("Report Sans", "Report Mono")
+"""In this order letters are looked for."""
+
+
+class PaperPictures:
+    """Everything that a document shows but drawings, under the addresses by which its text asks for it.
+
+    Args:
+        paper: the size of its pages.
+        translate: a gettext function.
+    """
+
+    def __init__(self, paper: Paper, translate: Translate) -> None:
+        self.drawings: dict[str, Picture] = {}
+        self._paper, self._translate = paper, translate
+        self._pixels: dict[str, Pixels] = {}
+        self._strips: dict[str, Composition] = {}
+
+    def show(self, picture: Picture, alt: str) -> Markup:
+        """The element of a single picture."""
+        if picture.media == "image/svg+xml":
+            self.drawings[picture.digest] = picture
+            return Markup('<img class="drawn" alt="{}" src="figure:{}" width="{}" height="{}">').format(
+                alt, picture.digest, picture.width, picture.height
+            )
+        self._pixels[picture.digest] = Pixels(picture)
+        return Markup('<img class="picture" alt="{}" src="figure:{}">').format(alt, picture.digest)
+
+    def strips(self, figure: Figure) -> list[Markup]:
+        """The elements of a figure's rows; none where it has to be set panel by panel."""
+        if not composed(figure):
+            return []
+        return [self._strip(strip, words) for strip, words in plate(figure, self._translate, self._paper)]
+
+    def _strip(self, composition: Composition, words: str) -> Markup:
+        name = name_of(composition)
+        self._strips[name] = composition
+        return Markup('<img class="composed" alt="{}" src="figure:{}">').format(shown(words), name)
+
+    def cache(self, letters: Letters) -> dict[str, Pixels | Strip]:
+        """What WeasyPrint finds in place of pictures that it read before."""
+        strips = {f"figure:{name}": Strip(one, letters) for name, one in self._strips.items()}
+        return {**{f"figure:{name}": one for name, one in self._pixels.items()}, **strips}
+
+
+class Pixels:
+    """A photograph or a map.
+
+    Attributes:
+        id: a name for it in the file.
+    """
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+        self.id = picture.digest
+
+    def get_intrinsic_size(self, resolution: float, _font_size: float) -> tuple[float, float, float]:
+        """Width and height in pixels of CSS, and the one over the other."""
+        width, height = self.picture.width, self.picture.height
+        return width / resolution, height / resolution, width / height
+
+    def draw(self, stream: Any, width: float, height: float, _style: Any) -> None:
+        """Into a rectangle at the origin of `stream`, whose ordinates grow downwards."""
+        name = stream.add_image(self, not self.picture.pixelated, 1)
+        stream.transform(width, 0, 0, -height, 0, height)
+        stream.draw_x_object(name)
+
+    def get_x_object(self, interpolate: bool, _ratio: float) -> Any:
+        """The object of the file that holds the pixels."""
+        import pydyf
+
+        mode, scheme = _coding(self.picture)
+        space, colours = _SPACES[mode]
+        extra = {
+            "Type": "/XObject",
+            "Subtype": "/Image",
+            "Width": self.picture.width,
+            "Height": self.picture.height,
+            "ColorSpace": space,
+            "BitsPerComponent": 8,
+            "Interpolate": "true" if interpolate else "false",
+            "Filter": scheme,
+        }
+        if scheme == "/FlateDecode":
+            parameters = {"Predictor": 15, "Columns": self.picture.width, "Colors": colours}
+            extra["DecodeParms"] = pydyf.Dictionary(parameters)
+        return pydyf.Stream([_unread(self.picture)], pydyf.Dictionary(extra))
+
+
+class Strip:
+    """A row of a figure, composed: pictures and words in their places."""
+
+    def __init__(self, composition: Composition, letters: Letters) -> None:
+        self._composition = composition
+        self._letters = letters
+
+    def get_intrinsic_size(self, resolution: float, _font_size: float) -> tuple[float, float, float]:
+        """As those of `Pixels`."""
+        width, height = self._composition.width * _PX, self._composition.height * _PX
+        return width / resolution, height / resolution, width / height
+
+    def draw(self, stream: Any, width: float, _height: float, style: Any) -> None:
+        """As that of `Pixels`."""
+        scale = width / (self._composition.width * _PX)
+        stream.transform(a=scale, d=scale)
+        for placed in self._composition.pictures:
+            with stream.stacked():
+                stream.transform(e=placed.x * _PX, f=placed.y * _PX)
+                Pixels(placed.picture).draw(stream, placed.width * _PX, placed.height * _PX, style)
+        if not self._composition.words:
+            return
+        stream.set_color_rgb(*(level / 255 for level in INK))
+        stream.begin_text()
+        for words in self._composition.words:
+            size = words.size * POINT * _PX
+            self._letters.draw(stream, words.text, words.x * _PX, words.y * _PX + ASCENT * size, size)
+        stream.end_text()
+
+
+class Letters:
+    """Sets single lines in the fonts of the report.
+
+    Args:
+        fonts: the `FontConfiguration` of the document.
+        lang: its language.
+        han: whether there may be Chinese among them.
+    """
+
+    def __init__(self, fonts: Any, lang: str, *, han: bool) -> None:
+        self._fonts, self._lang = fonts, lang
+        self._families = (*_FAMILIES, FAMILY) if han else _FAMILIES
+        self._boxes: dict[float, Any] = {}
+
+    def draw(self, stream: Any, text: str, x: float, y: float, size: float) -> None:
+        """One line; the left end of its base is at `x`, `y`."""
+        from weasyprint.draw.text import draw_first_line
+        from weasyprint.matrix import Matrix
+
+        box = self._boxes.get(size) or self._boxes.setdefault(size, self._box(size))
+        box.pango_layout.set_text(text)
+        draw_first_line(stream, box, "none", "none", Matrix(d=-1, e=x, f=y))
+
+    def _box(self, size: float) -> Any:
+        from weasyprint.css.properties import INITIAL_VALUES
+        from weasyprint.svg.text import Style, TextBox
+        from weasyprint.text.line_break import Layout
+
+        style = Style(INITIAL_VALUES)
+        style.update(font_family=list(self._families), font_size=size, lang=self._lang)
+        style.font_config = self._fonts
+        return TextBox(Layout(style), style)
+
+
+def name_of(composition: Composition) -> str:
+    """A digest of everything in it."""
+    pictures = [(p.picture.digest, p.x, p.y, p.width, p.height) for p in composition.pictures]
+    words = [(w.text, w.x, w.y, w.size) for w in composition.words]
+    told = json.dumps([composition.width, composition.height, pictures, words])
+    return hashlib.sha256(told.encode()).hexdigest()[:20]
+
+
+def _unread(picture: Picture) -> Any:
+    """The content of a stream of pydyf, read each time it is asked for: it is asked for when it is written."""
+    import pydyf
+
+    class Unread(pydyf.Object):  # type: ignore[misc]
+        @property
+        def data(self) -> bytes:
+            return _content(picture)
+
+    return Unread()
+
+
+def _content(picture: Picture) -> bytes:
+    """What the stream of a picture holds: a JPEG as it is; the pixels of a PNG, compressed as they were where they can
+    be.
+    """
+    data = picture.data
+    if picture.media == "image/jpeg":
+        return data
+    if _plain(data):
+        return b"".join(part for name, part in _chunks(data) if name == b"IDAT")
+    return b"".join(part for name, part in _chunks(_flat(data)) if name == b"IDAT")
+
+
+def _coding(picture: Picture) -> tuple[str, str]:
+    """(mode, filter) of a picture's stream."""
+    data = picture.data
+    if picture.media == "image/png" and not _plain(data):
+        return "RGB", "/FlateDecode"
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        return image.mode, "/DCTDecode" if picture.media == "image/jpeg" else "/FlateDecode"
+
+
+def _plain(png: bytes) -> bool:
+    """Whether a PNG is of eight bits, grey or RGB, and not interlaced: such a one can stand in a PDF as it is."""
+    depth, colour, _compression, _filter, interlaced = struct.unpack_from(">5B", png, _SIGNATURE + 8 + 8)
+    return (depth, interlaced) == (8, 0) and colour in (0, 2)
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, content) of the parts of a PNG (ISO/IEC 15948, 5.3)."""
+    at = _SIGNATURE
+    while at < len(png):
+        length, name = struct.unpack_from(">I4s", png, at)
+        yield name, png[at + 8 : at + 8 + length]
+        at += length + 12
+
+
+def _flat(png: bytes) -> bytes:
+    """Any PNG as one of eight bits and RGB, on white."""
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        whole = image.convert("RGBA")
+        ground = Image.new("RGBA", whole.size, (255, 255, 255, 255))
+        Image.alpha_composite(ground, whole).convert("RGB").save(file, "PNG")
+    return file.getvalue()
