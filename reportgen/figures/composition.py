@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from PIL import Image, ImageDraw
 
@@ -48,6 +48,10 @@ class Placed:
     height: float
 
 
+Tone = Literal["plain", "soft", "strong", "accent"]
+"""How words stand out: strong ones are set in semi-bold letters."""
+
+
 @dataclass(frozen=True)
 class Words:
     """One line of text: left end and top of its line in millimetres, size in points."""
@@ -56,6 +60,7 @@ class Words:
     x: float
     y: float
     size: float
+    tone: Tone = "plain"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache, lru_cache
@@ -21,6 +22,9 @@ MM: Final = 25.4
 """Millimetres of an inch."""
 POINT: Final = MM / 72
 """Millimetres of a point."""
+
+_OPENING: Final = "（《“‘「『【〈([{"
+_CLOSING: Final = "，。、；：！？）》”’」』】〉…—·,.;:!?)]}%"
 
 
 @cache
@@ -49,15 +53,16 @@ def runs(text: str) -> Iterator[tuple[str, str]]:
         yield "".join(run), name
 
 
-def width_of(text: str, size: float) -> float:
+def width_of(text: str, size: float, *, bold: bool = False) -> float:
     """Millimetres that a line takes in letters of so many points."""
-    return _length(text) * size * POINT
+    return _length(text, bold) * size * POINT
 
 
 @lru_cache(maxsize=10_000)
-def _length(text: str) -> float:
+def _length(text: str, bold: bool) -> float:
     """In units of its letters."""
-    return sum(float(font(name).getlength(run)) for run, name in runs(text)) / 100
+    named = ((run, "sans-semibold" if bold and name == "sans" else name) for run, name in runs(text))
+    return sum(float(font(name).getlength(run)) for run, name in named) / 100
 
 
 def leading(size: float) -> float:
@@ -67,24 +72,57 @@ def leading(size: float) -> float:
 
 @lru_cache(maxsize=10_000)
 def wrapped(text: str, width: float, size: float, most: int) -> tuple[str, ...]:
-    """`text` in lines no wider than `width` millimetres, at most so many; what is left out ends in an ellipsis.
-
-    Lines break at spaces, behind the signs of which names of layers and files are made, and where nothing else helps.
-    """
-    lines = [""]
-    for piece in _pieces(" ".join(text.split())):
-        if width_of((lines[-1] + piece).rstrip(), size) <= width:
-            lines[-1] += piece
-            continue
-        for part in _fitting(piece, width, size):
-            lines.append(part)
-    kept = [line.strip() for line in lines if line.strip()]
-    if len(kept) > most:
-        last = kept[most - 1]
+    """`text` in lines as `paragraph` sets it, at most so many; what is left out ends in an ellipsis."""
+    lines = [line for line in paragraph(" ".join(text.split()), width, size)[0] if line]
+    if len(lines) > most:
+        last = lines[most - 1]
         while last and width_of(last + "…", size) > width:
             last = last[:-1]
-        kept = [*kept[: most - 1], last + "…"]
-    return tuple(kept)
+        lines = [*lines[: most - 1], last + "…"]
+    return tuple(lines)
+
+
+def paragraph(text: str, width: float, size: float, indent: float = 0.0) -> tuple[list[str], float]:
+    """`text` in lines no wider than `width` millimetres, and how wide the last one is.
+
+    Lines break at spaces and between Chinese characters, but not before a mark that closes or behind one that opens. A
+    word that is wider than a line breaks behind the signs of which names of layers and files are made, and where
+    nothing else helps.
+
+    Args:
+        indent: of the first line, in millimetres.
+    """
+    lines, used = [""], indent
+    for word in _words(re.sub("[ \n\t]+", " ", text).strip()):
+        whole = width_of(word.rstrip(" "), size) <= width
+        for part in (word,) if whole else _parts(word, width, size):
+            if used and used + width_of(part.rstrip(" "), size) > width:
+                lines.append("")
+                used = 0.0
+            lines[-1] += part
+            used += width_of(part, size)
+    return [line.rstrip(" ") for line in lines], used
+
+
+def _parts(word: str, width: float, size: float) -> Iterator[str]:
+    for piece in _pieces(word):
+        yield from _fitting(piece, width, size)
+
+
+def _words(text: str) -> Iterator[str]:
+    """Parts that stay in one line of a paragraph if they can."""
+    start = 0
+    for place in range(1, len(text)):
+        before, after = text[place - 1], text[place]
+        if before == " " or (_wide(before + after) and before not in _OPENING and after not in _CLOSING + " "):
+            yield text[start:place]
+            start = place
+    if text:
+        yield text[start:]
+
+
+def _wide(characters: str) -> bool:
+    return any(unicodedata.east_asian_width(c) in "WF" for c in characters)
 
 
 def _pieces(text: str) -> Iterator[str]:

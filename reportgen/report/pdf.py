@@ -49,11 +49,20 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
     """
     weasyprint = weasyprint_module()
     style = document.style
-    pictures = PaperPictures(style.paper, translator(style.lang))
+    pictures = PaperPictures(style.paper, translator(style.lang), style.accent)
     css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), style)
     han = style.lang != "en" or wants_han(json_bytes(document.facts).decode("utf-8"))
-    more = {"gradient": gradient_png, "strips": pictures.strips, "css": Markup(with_han(css) if han else css)}
-    context = context_of(document, pictures.show, formula, medium="print", **more)
+    context = context_of(
+        document,
+        pictures.show,
+        formula,
+        medium="print",
+        gradient=gradient_png,
+        strips=pictures.strips,
+        caption=pictures.caption,
+        bar=pictures.bar,
+        css=Markup(with_han(css) if han else css),
+    )
     html = drawable(rendered("print.html.j2", context, style))
     mark = identifier(document.facts)
 
@@ -62,7 +71,7 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
         try:
             with hushed(), _uncollected(), _linear():
                 fonts = weasyprint.text.fonts.FontConfiguration()
-                kept = pictures.cache(Letters(fonts, style.lang, han=han))
+                kept = pictures.cache(Letters(fonts, style.lang, style.accent, han=han))
                 fetcher = memory_fetcher(pictures.drawings)
                 read = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:")
                 return bytes(read.write_pdf(font_config=fonts, cache=kept, pdf_identifier=mark, **variant))

@@ -6,10 +6,12 @@ Hundreds of small boxes on a page are what costs time and memory to set; a row t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, Literal
 
-from reportgen.figures.composition import GAP, TEXT_WIDTH, Composition, Measure, strips
+from reportgen.figures.composition import GAP, TEXT_WIDTH, Composition, Measure, Words, strips
 from reportgen.figures.figure import SMALL, Figure, Row
+from reportgen.figures.lettering import POINT, leading, paragraph, width_of
 from reportgen.text import Translate, _
 
 Paper = Literal["a4", "letter"]
@@ -23,6 +25,11 @@ ASIDE_SMALL: Final = {"a4": 0.565, "letter": 0.525}
 BESIDE: Final = 0.224
 """What a figure takes that stands beside others of its kind."""
 
+CAPTION, CAPTION_BESIDE = 8.3, 7.0
+"""Points of the letters of captions."""
+
+_CAPTION_LINE: Final = 1.35
+_ASIDE_GAP: Final = 0.02
 _MOST: Final = 29.0
 # methods × layers: six rows stand on one page, beneath the head of an exhibit
 _HEADED: Final[dict[str, dict[int, float]]] = {
@@ -65,6 +72,52 @@ def measure(figure: Figure, paper: Paper) -> Measure:
     if figure.beside:
         return Measure(cell, head, room, bar=8.0, scale=6.4)
     return Measure(cell, head, room, label=6.0 if headed and columns >= SMALL else 6.6)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What stands beneath or beside the pictures.
+
+    Attributes:
+        text: number, sentences, and words of the link where there is one.
+        link: millimetres from the left and the top to these words, their width and height.
+    """
+
+    text: Composition
+    link: tuple[float, float, float, float] | None
+
+
+def caption(figure: Figure, number: str, words: str, link: str, paper: Paper) -> Caption:
+    """A caption in lines.
+
+    Args:
+        number: "Figure 12."; printed in bold.
+        link: words that lead elsewhere, or none.
+    """
+    width = TEXT_WIDTH * _caption_share(figure, paper)
+    size = CAPTION_BESIDE if figure.beside else CAPTION
+    line = _CAPTION_LINE * size * POINT
+    top = (line - leading(size)) / 2
+    space = width_of("n", size) / 2
+    indent = width_of(number, size, bold=True) + space
+    lines, used = paragraph(words, width, size, indent)
+    told = [Words(number, 0.0, top, size, "strong")]
+    told += [Words(text, 0.0 if k else indent, top + k * line, size, "soft") for k, text in enumerate(lines) if text]
+    long = min(width_of(link, size), width)
+    fits = used + space + long <= width
+    x, y = (used + space, (len(lines) - 1) * line) if fits else (0.0, len(lines) * line)
+    if link:
+        told.append(Words(link, x, y + top, size, "accent"))
+    height = max(y + line if link else 0.0, len(lines) * line)
+    return Caption(Composition(width, height, (), tuple(told)), (x, y, long, line) if link else None)
+
+
+def _caption_share(figure: Figure, paper: Paper) -> float:
+    if figure.beside:
+        return BESIDE
+    if figure.narrow:
+        return 1.0 - (ASIDE_SMALL[paper] if figure.columns == SMALL else ASIDE) - _ASIDE_GAP
+    return 1.0
 
 
 def _words(row: Row, translate: Translate) -> str:
