@@ -99,14 +99,15 @@ class Measure:
     scale: float = 7.0
 
 
-def compose(figure: Figure, translate: Translate) -> Composition:
+def compose(figure: Figure, translate: Translate, measure: Measure | None = None) -> Composition:
     """A figure without number and caption, as wide as its panels need and at most `TEXT_WIDTH`.
 
     Args:
         figure: panels in rows.
         translate: a gettext function.
+        measure: its room; what a thesis leaves, if none is given.
     """
-    setter = _Setter(figure, translate, Measure(cell_width(figure), _head_width(figure)))
+    setter = _Setter(figure, translate, measure or Measure(cell_width(figure), _head_width(figure)))
     setter.headings()
     for row in figure.rows:
         setter.row(row)

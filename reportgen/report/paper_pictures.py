@@ -64,7 +64,7 @@ class PaperPictures:
         return Markup('<img class="picture" alt="{}" src="figure:{}">').format(alt, picture.digest)
 
     def strips(self, figure: Figure) -> list[Markup]:
-        """The elements of a figure's rows; none where it has to be set panel by panel."""
+        """The elements of a figure's pictures; none where it has to be set panel by panel."""
         if not composed(figure):
             return []
         return [self._strip(strip, words) for strip, words in plate(figure, self._translate, self._paper)]

@@ -1,15 +1,14 @@
-"""Figures on paper: how large their panels are there, and each row as one picture with words that replace it.
+"""Figures on paper: how large their panels are there, as pictures with words that replace them, and their captions.
 
-Hundreds of small boxes on a page are what costs time and memory to set; a row that is composed beforehand is one.
+Hundreds of small boxes on a page are what costs time and memory to set; what is composed beforehand is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from reportgen.figures.composition import GAP, TEXT_WIDTH, Composition, Measure, Words, strips
+from reportgen.figures.composition import GAP, TEXT_WIDTH, Composition, Measure, Words, compose, strips
 from reportgen.figures.figure import SMALL, Figure, Row
 from reportgen.figures.lettering import POINT, leading, paragraph, width_of
 from reportgen.text import Translate, _
@@ -25,6 +24,8 @@ ASIDE_SMALL: Final = {"a4": 0.565, "letter": 0.525}
 BESIDE: Final = 0.224
 """What a figure takes that stands beside others of its kind."""
 
+TALL: Final = 200.0
+"""Millimetres: what is lower is not divided."""
 CAPTION, CAPTION_BESIDE = 8.3, 7.0
 """Points of the letters of captions."""
 
@@ -45,18 +46,19 @@ def composed(figure: Figure) -> bool:
     return bool(panels) and all(panel.picture.media != "image/svg+xml" for panel in panels)
 
 
-def plate(figure: Figure, translate: Translate, paper: Paper) -> Iterator[tuple[Composition, str]]:
-    """The rows of a figure, each with the words that replace it."""
-    for number, (row, strip) in enumerate(
-        zip(figure.rows, strips(figure, translate, measure(figure, paper)), strict=True)
-    ):
-        words = _words(row, translate)
-        if number == 0 and figure.headings:
-            names = ", ".join(heading.translated(translate) for heading in figure.headings)
-            words = f"{_('Columns: {names}.', names=names).translated(translate)} {words}"
-        if number == len(figure.rows) - 1 and figure.colorbar is not None:
-            words = f"{words}. {figure.colorbar.words.translated(translate)}"
-        yield strip, words
+def plate(figure: Figure, translate: Translate, paper: Paper) -> list[tuple[Composition, str]]:
+    """The pictures of a figure, with the words that replace them: all in one where a page holds it, else row by row."""
+    words = [_alternative(row, translate) for row in figure.rows]
+    if figure.headings:
+        names = ", ".join(heading.translated(translate) for heading in figure.headings)
+        words[0] = f"{_('Columns: {names}.', names=names).translated(translate)} {words[0]}"
+    if figure.colorbar is not None:
+        words[-1] = f"{words[-1]} {figure.colorbar.words.translated(translate)}"
+    room = measure(figure, paper)
+    whole = compose(figure, translate, room)
+    if whole.height <= TALL:
+        return [(whole, " ".join(words))]
+    return list(zip(strips(figure, translate, room), words, strict=True))
 
 
 def measure(figure: Figure, paper: Paper) -> Measure:
@@ -120,11 +122,11 @@ def _caption_share(figure: Figure, paper: Paper) -> float:
     return 1.0
 
 
-def _words(row: Row, translate: Translate) -> str:
-    """What is to be seen in a row, and what stands beneath it."""
+def _alternative(row: Row, translate: Translate) -> str:
+    """What is to be seen in a row, and what stands beneath it; a sentence."""
     told = []
     for panel in filter(None, row.panels):
         alt, label = panel.alt.translated(translate), panel.label.translated(translate)
         told.append(f"{alt} ({label})" if label and label not in alt else alt)
     words = "; ".join(told)
-    return words if row.head is None else f"{row.head.translated(translate)}: {words}"
+    return f"{words}." if row.head is None else f"{row.head.translated(translate)}: {words}."
