@@ -51,7 +51,8 @@ def plate(figure: Figure, translate: Translate, paper: Paper) -> list[tuple[Comp
     words = [_alternative(row, translate) for row in figure.rows]
     if figure.headings:
         names = ", ".join(heading.translated(translate) for heading in figure.headings)
-        words[0] = f"{_('Columns: {names}.', names=names).translated(translate)} {words[0]}"
+        columns = _("Columns: {names}.", names=names)
+        words[0] = f"{columns.translated(translate)} {words[0]}"
     if figure.colorbar is not None:
         words[-1] = f"{words[-1]} {figure.colorbar.words.translated(translate)}"
     room = measure(figure, paper)
