@@ -29,6 +29,8 @@ INK: Final = (26, 28, 32)
 """Red, green and blue of words."""
 GAP: Final = 1.0
 """Millimetres between panels."""
+BLOCK_GAP: Final = 2.0
+"""Millimetres between rows that stand side by side."""
 
 _HEAD: Final = 20.0
 _BAR_HEIGHT: Final = 2.2
@@ -89,6 +91,7 @@ class Measure:
         bar: width of the colour bar, if its words leave so much.
         label: size of the words beneath panels, in points.
         scale: that of the words beside the colour bar.
+        blocks: so many parts of the rows stand side by side.
     """
 
     cell: float
@@ -97,6 +100,7 @@ class Measure:
     bar: float = 32.0
     label: float = 6.6
     scale: float = 7.0
+    blocks: int = 1
 
 
 def compose(figure: Figure, translate: Translate, measure: Measure | None = None) -> Composition:
@@ -107,10 +111,15 @@ def compose(figure: Figure, translate: Translate, measure: Measure | None = None
         translate: a gettext function.
         measure: its room; what a thesis leaves, if none is given.
     """
-    setter = _Setter(figure, translate, measure or Measure(cell_width(figure), _head_width(figure)))
-    setter.headings()
-    for row in figure.rows:
-        setter.row(row)
+    measure = measure or Measure(cell_width(figure), _head_width(figure))
+    setter = _Setter(figure, translate, measure)
+    of_one = -(-len(figure.rows) // measure.blocks)
+    for start in range(0, len(figure.rows), of_one):
+        setter.block()
+        setter.headings()
+        for row in figure.rows[start : start + of_one]:
+            setter.row(row)
+    setter.end_blocks()
     setter.colorbar()
     return setter.composition()
 
@@ -121,6 +130,7 @@ def strips(figure: Figure, translate: Translate, measure: Measure) -> Iterator[C
     """
     for number, row in enumerate(figure.rows, 1):
         setter = _Setter(figure, translate, measure)
+        setter.block()
         if number == 1:
             setter.headings()
         setter.row(row)
@@ -176,9 +186,25 @@ class _Setter:
 
     def __init__(self, figure: Figure, translate: Translate, measure: Measure) -> None:
         self.figure, self.translate, self.measure = figure, translate, measure
-        self.y = 0.0
+        self.y = self.bottom = 0.0
+        self.left = -self._block_width()
         self.pictures: list[Placed] = []
         self.words: list[Words] = []
+
+    def block(self) -> None:
+        """Go on at the top, to the right of what was set."""
+        self.bottom = max(self.bottom, self.y)
+        self.y = 0.0
+        self.left += self._block_width()
+
+    def end_blocks(self) -> None:
+        """Go on below all blocks."""
+        self.y = max(self.bottom, self.y)
+        self.left = 0.0
+
+    def _block_width(self) -> float:
+        columns = max(len(row.panels) for row in self.figure.rows)
+        return self.measure.head + columns * (self.measure.cell + GAP) + BLOCK_GAP
 
     def headings(self) -> None:
         """The words above the columns."""
@@ -208,7 +234,7 @@ class _Setter:
             beside = int((bottom - self.y) / leading(_SIDE))
             words = row.head.translated(self.translate)
             lines = self._lines(words, self.measure.head - 2 * GAP, _SIDE, max(beside, _MOST_LINES))
-            self._write(lines, 0.0, self.y, _SIDE)
+            self._write(lines, self.left, self.y, _SIDE)
             bottom = max(bottom, self.y + len(lines) * leading(_SIDE))
         self.y = bottom + GAP
 
@@ -236,7 +262,7 @@ class _Setter:
         return Composition(max(right, default=1.0), max(self.y - GAP, 1.0), tuple(self.pictures), tuple(self.words))
 
     def _left(self, column: int) -> float:
-        return self.measure.head + column * (self.measure.cell + GAP)
+        return self.left + self.measure.head + column * (self.measure.cell + GAP)
 
     def _lines(self, text: str, width: float, size: float, most: int = _MOST_LINES) -> Sequence[str]:
         return wrapped(drawable(text), width, size, most) if text else ()

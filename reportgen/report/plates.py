@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from reportgen.figures.composition import GAP, TEXT_WIDTH, Composition, Measure, Words, compose, strips
+from reportgen.figures.composition import BLOCK_GAP, GAP, TEXT_WIDTH, Composition, Measure, Words, compose, strips
 from reportgen.figures.figure import SMALL, Figure, Row
 from reportgen.figures.lettering import POINT, leading, paragraph, width_of
 from reportgen.text import Translate, _
@@ -32,6 +32,9 @@ CAPTION, CAPTION_BESIDE = 8.3, 7.0
 _CAPTION_LINE: Final = 1.35
 _ASIDE_GAP: Final = 0.02
 _MOST: Final = 29.0
+_LEAST_CELL: Final = 17.0
+# rows of few columns would leave most of a page empty: (parts that stand side by side, width of the words before rows)
+_BLOCKS: Final = ((3, 15.0), (2, HEAD))
 # methods × layers: six rows stand on one page, beneath the head of an exhibit
 _HEADED: Final[dict[str, dict[int, float]]] = {
     "a4": {1: 19.4, 2: 19.4, 3: 19.4, 4: 19.4, 5: 19.4},
@@ -74,6 +77,12 @@ def measure(figure: Figure, paper: Paper) -> Measure:
     cell = min((room - head) / (columns if headed or figure.beside else max(columns, 4)) - GAP, most)
     if figure.beside:
         return Measure(cell, head, room, bar=8.0, scale=6.4)
+    if headed:
+        for blocks, before in _BLOCKS:
+            part = (room - (blocks - 1) * BLOCK_GAP) / blocks
+            fitting = (part - before) / columns - GAP
+            if fitting >= _LEAST_CELL and len(figure.rows) >= blocks:
+                return Measure(_LEAST_CELL, before, room, blocks=blocks)
     return Measure(cell, head, room, label=6.0 if headed and columns >= SMALL else 6.6)
 
 
