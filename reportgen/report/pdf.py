@@ -60,6 +60,7 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
         gradient=gradient_png,
         strips=pictures.strips,
         caption=pictures.caption,
+        side_by_side=pictures.side_by_side,
         bar=pictures.bar,
         css=Markup(with_han(css) if han else css),
     )

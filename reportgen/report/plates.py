@@ -5,12 +5,23 @@ Hundreds of small boxes on a page are what costs time and memory to set; what is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from reportgen.figures.composition import BLOCK_GAP, GAP, TEXT_WIDTH, Composition, Measure, Words, compose, strips
-from reportgen.figures.figure import SMALL, Figure, Row
-from reportgen.figures.lettering import POINT, leading, paragraph, width_of
+from reportgen.figures.composition import (
+    BLOCK_GAP,
+    GAP,
+    TEXT_WIDTH,
+    Composition,
+    Measure,
+    Placed,
+    Words,
+    compose,
+    strips,
+)
+from reportgen.figures.figure import SMALL, Figure, Picture, Row
+from reportgen.figures.lettering import POINT, leading, paragraph, width_of, wrapped
 from reportgen.text import Translate, _
 
 Paper = Literal["a4", "letter"]
@@ -29,6 +40,10 @@ TALL: Final = 200.0
 CAPTION, CAPTION_BESIDE = 8.3, 7.0
 """Points of the letters of captions."""
 
+PHOTOGRAPH: Final = {"a4": 31.0, "letter": 28.0}
+"""Millimetres: height of an exhibit's photographs."""
+
+_WIDEST, _LABEL = 44.0, 6.8
 _CAPTION_LINE: Final = 1.35
 _ASIDE_GAP: Final = 0.02
 _MOST: Final = 29.0
@@ -84,6 +99,21 @@ def measure(figure: Figure, paper: Paper) -> Measure:
             if fitting >= _LEAST_CELL and len(figure.rows) >= blocks:
                 return Measure(_LEAST_CELL, before, room, blocks=blocks)
     return Measure(cell, head, room, label=6.0 if headed and columns >= SMALL else 6.6)
+
+
+def side_by_side(pictures: Sequence[tuple[Picture, str]], paper: Paper) -> Composition:
+    """Photographs of one height, with words beneath them."""
+    placed, words, x = [], [], 0.0
+    for picture, label in pictures:
+        width = min(PHOTOGRAPH[paper] * picture.width / picture.height, _WIDEST)
+        placed.append(Placed(picture, x, 0.0, width, width * picture.height / picture.width))
+        room = max(width, min(width_of(label, _LABEL), _WIDEST))
+        lines = wrapped(label, room, _LABEL, most=3)
+        top = PHOTOGRAPH[paper] + GAP / 2
+        words += [Words(text, x, top + n * leading(_LABEL), _LABEL, "soft") for n, text in enumerate(lines)]
+        x += room + 3 * GAP
+    bottom = max((one.y for one in words), default=PHOTOGRAPH[paper])
+    return Composition(x - 3 * GAP, bottom + leading(_LABEL), tuple(placed), tuple(words))
 
 
 @dataclass(frozen=True)

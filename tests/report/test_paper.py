@@ -21,9 +21,10 @@ from reportgen.figures.lettering import paragraph, width_of
 from reportgen.figures.tiles import jpeg, photograph
 from reportgen.report import fonts, pdf
 from reportgen.report.html import html_parts, render_html
-from reportgen.report.paper_pictures import Pixels, name_of
+from reportgen.report.paper_pictures import name_of
 from reportgen.report.pdf import render_pdf
-from reportgen.report.plates import ASIDE_SMALL, TALL, Paper, caption, measure, plate
+from reportgen.report.pixels import Pixels
+from reportgen.report.plates import ASIDE_SMALL, PHOTOGRAPH, TALL, Paper, caption, measure, plate, side_by_side
 from reportgen.text import verbatim
 from tests.report.small import document, figure, picture
 
@@ -117,6 +118,18 @@ def test_lines_do_not_begin_with_what_closes() -> None:
 def test_numbers_stay_whole() -> None:
     lines, _used = paragraph("Egyptian cat: −0.09 of 0.36", 17.0, 6.6)
     assert [word for line in lines for word in line.split()] == ["Egyptian", "cat:", "−0.09", "of", "0.36"]
+
+
+def test_photographs_stand_beside_each_other() -> None:
+    wide, narrow = replace(picture(1), width=16), replace(picture(2), width=2)
+    made = side_by_side([(wide, "as found"), (narrow, "a label that is longer than its picture is wide")], "a4")
+    one, two = made.pictures
+    assert one.height < two.height == pytest.approx(PHOTOGRAPH["a4"])
+    assert [words.x for words in made.words][:2] == [one.x, two.x]
+    for words in made.words:
+        assert words.y > PHOTOGRAPH["a4"]
+        assert words.x + width_of(words.text, words.size) <= made.width + 0.01
+        assert words.y < made.height
 
 
 def test_what_differs_is_named_differently() -> None:
