@@ -15,7 +15,7 @@ import numpy as np
 import pikepdf
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
 
 import reportgen
@@ -188,10 +188,14 @@ def test_no_output_holds_a_photograph(hashed: Path, open_folder: Path) -> None:
     for path in sorted((hashed / "figures").glob("*-image-*.png")):
         if path.with_suffix(".tex").exists():
             continue  # a whole figure: its panels are looked at
-        pixels = np.asarray(Image.open(path).convert("RGB"))
+        picture, most = Image.open(path).convert("RGB"), COARSE
+        if "-difference-" in path.name:
+            # light stripes mark the sign of a cell: beneath them it is of one colour, but for a seam on both sides
+            picture, most = picture.filter(ImageFilter.MinFilter(9)), 2 * COARSE
+        pixels = np.asarray(picture)
         for axis in (0, 1):
             turned = np.moveaxis(pixels, axis, 0).reshape(pixels.shape[axis], -1)
-            assert (turned[1:] != turned[:-1]).any(axis=1).sum() < COARSE, path.name
+            assert (turned[1:] != turned[:-1]).any(axis=1).sum() < most, path.name
         checked += 1
     assert checked > 20
     photographs = [path for path in (open_folder / "figures").glob("*.png") if path.stem.endswith(("-input", "-patch"))]

@@ -7,41 +7,36 @@ layout. What is composed here is written as PDF (letters and drawings stay vecto
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import Final, Literal
 
 from PIL import Image, ImageDraw
 
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Figure, Panel, Picture, Row
-from reportgen.figures.fonts import HAN, drawable, font_file, wants_han
+from reportgen.figures.fonts import drawable
+from reportgen.figures.lettering import ASCENT, MM, POINT, font, leading, runs, width_of, wrapped
 from reportgen.figures.tiles import png
 from reportgen.text import Translate
-
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
 
 TEXT_WIDTH: Final = 166.0
 """Millimetres: what A4 with common margins leaves."""
 MOST_CELL: Final = 40.0
 """Millimetres: a panel of 224 pixels is printed no wider."""
 DPI: Final = 300
-LINE: Final = 1.2
-"""Height of a line in units of its letters."""
+INK: Final = (26, 28, 32)
+"""Red, green and blue of words."""
+GAP: Final = 1.0
+"""Millimetres between panels."""
+BLOCK_GAP: Final = 2.0
+"""Millimetres between rows that stand side by side."""
 
 _HEAD: Final = 20.0
-_GAP: Final = 1.0
-_BAR: Final = (32.0, 2.2)
-_LABEL, _HEADING, _SIDE, _SCALE = 6.6, 7.0, 7.5, 7.0
+_BAR_HEIGHT: Final = 2.2
+_HEADING, _SIDE = 7.0, 7.5
+_LEAST_BAR: Final = 6.0
 _MOST_LINES: Final = 4
-_MM: Final = 25.4
-_POINT: Final = _MM / 72
-_ASCENT: Final = 0.955
-"""From the top of a line to its base, in units of its letters, as a browser sets Source Sans."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,10 @@ class Placed:
     height: float
 
 
+Tone = Literal["plain", "soft", "strong", "accent"]
+"""How words stand out: strong ones are set in semi-bold letters."""
+
+
 @dataclass(frozen=True)
 class Words:
     """One line of text: left end and top of its line in millimetres, size in points."""
@@ -63,6 +62,7 @@ class Words:
     x: float
     y: float
     size: float
+    tone: Tone = "plain"
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,63 @@ class Composition:
         return all(placed.picture.media == "image/svg+xml" for placed in self.pictures if placed.picture.height > 1)
 
 
-def compose(figure: Figure, translate: Translate) -> Composition:
+@dataclass(frozen=True)
+class Measure:
+    """The room that a figure is set in; millimetres.
+
+    Attributes:
+        cell: width of a panel.
+        head: width of the words before rows, 0 where there are none.
+        room: width of everything.
+        bar: width of the colour bar, if its words leave so much.
+        label: size of the words beneath panels, in points.
+        scale: that of the words beside the colour bar.
+        blocks: so many parts of the rows stand side by side.
+    """
+
+    cell: float
+    head: float
+    room: float = TEXT_WIDTH
+    bar: float = 32.0
+    label: float = 6.6
+    scale: float = 7.0
+    blocks: int = 1
+
+
+def compose(figure: Figure, translate: Translate, measure: Measure | None = None) -> Composition:
     """A figure without number and caption, as wide as its panels need and at most `TEXT_WIDTH`.
 
     Args:
         figure: panels in rows.
         translate: a gettext function.
+        measure: its room; what a thesis leaves, if none is given.
     """
-    setter = _Setter(figure, translate)
-    setter.headings()
-    for row in figure.rows:
-        setter.row(row)
+    measure = measure or Measure(cell_width(figure), _head_width(figure))
+    setter = _Setter(figure, translate, measure)
+    of_one = -(-len(figure.rows) // measure.blocks)
+    for start in range(0, len(figure.rows), of_one):
+        setter.block()
+        setter.headings()
+        for row in figure.rows[start : start + of_one]:
+            setter.row(row)
+    setter.end_blocks()
     setter.colorbar()
     return setter.composition()
+
+
+def strips(figure: Figure, translate: Translate, measure: Measure) -> Iterator[Composition]:
+    """The same row by row, so that a page may end between two: headings stand above the first, the colour bar below
+    the last.
+    """
+    for number, row in enumerate(figure.rows, 1):
+        setter = _Setter(figure, translate, measure)
+        setter.block()
+        if number == 1:
+            setter.headings()
+        setter.row(row)
+        if number == len(figure.rows):
+            setter.colorbar()
+        yield setter.composition()
 
 
 def alone(panel: Panel, width: float) -> Composition:
@@ -109,7 +153,7 @@ def cell_width(figure: Figure) -> float:
     """Millimetres that a panel of the figure is wide; a wide drawing is as wide as its text."""
     if figure.wide:
         return TEXT_WIDTH
-    return min((TEXT_WIDTH - _head_width(figure)) / max(figure.columns, 1), MOST_CELL) - _GAP
+    return min((TEXT_WIDTH - _head_width(figure)) / max(figure.columns, 1), MOST_CELL) - GAP
 
 
 def raster(composition: Composition, dpi: int = DPI) -> Picture:
@@ -117,7 +161,7 @@ def raster(composition: Composition, dpi: int = DPI) -> Picture:
 
     Maps of few pixels keep their sharp edges; photographs are resampled.
     """
-    scale = dpi / _MM
+    scale = dpi / MM
     canvas = Image.new("RGB", (max(1, round(composition.width * scale)), max(1, round(composition.height * scale))))
     canvas.paste((255, 255, 255), (0, 0, *canvas.size))
     for placed in composition.pictures:
@@ -128,83 +172,104 @@ def raster(composition: Composition, dpi: int = DPI) -> Picture:
             canvas.paste(image.convert("RGB").resize(size, way), (left, top))
     draw = ImageDraw.Draw(canvas)
     for words in composition.words:
-        height = words.size * _POINT * scale
+        height = words.size * POINT * scale
         x = words.x * scale
-        for run, name in _runs(words.text):
-            font = _font(name).font_variant(size=height)
-            draw.text((x, words.y * scale + _ASCENT * height), run, (26, 28, 32), font, "ls")
-            x += font.getlength(run)
+        for run, name in runs(words.text):
+            letters = font(name).font_variant(size=height)
+            draw.text((x, words.y * scale + ASCENT * height), run, INK, letters, "ls")
+            x += letters.getlength(run)
     return png(canvas, dpi=dpi)
 
 
 class _Setter:
     """Goes down a figure, row by row."""
 
-    def __init__(self, figure: Figure, translate: Translate) -> None:
-        self.figure, self.translate = figure, translate
-        self.head = _head_width(figure)
-        self.cell = cell_width(figure)
-        self.y = 0.0
+    def __init__(self, figure: Figure, translate: Translate, measure: Measure) -> None:
+        self.figure, self.translate, self.measure = figure, translate, measure
+        self.y = self.bottom = 0.0
+        self.left = -self._block_width()
         self.pictures: list[Placed] = []
         self.words: list[Words] = []
+
+    def block(self) -> None:
+        """Go on at the top, to the right of what was set."""
+        self.bottom = max(self.bottom, self.y)
+        self.y = 0.0
+        self.left += self._block_width()
+
+    def end_blocks(self) -> None:
+        """Go on below all blocks."""
+        self.y = max(self.bottom, self.y)
+        self.left = 0.0
+
+    def _block_width(self) -> float:
+        columns = max(len(row.panels) for row in self.figure.rows)
+        return self.measure.head + columns * (self.measure.cell + GAP) + BLOCK_GAP
 
     def headings(self) -> None:
         """The words above the columns."""
         tops = [
-            self._lines(heading.translated(self.translate), self.cell, _HEADING) for heading in self.figure.headings
+            self._lines(heading.translated(self.translate), self.measure.cell, _HEADING)
+            for heading in self.figure.headings
         ]
         deepest = max(map(len, tops), default=0)
         for column, lines in enumerate(tops):
-            y = self.y + (deepest - len(lines)) * _leading(_HEADING)
+            y = self.y + (deepest - len(lines)) * leading(_HEADING)
             self._write(lines, self._left(column), y, _HEADING)
-        self.y += deepest * _leading(_HEADING) + (_GAP if deepest else 0)
+        self.y += deepest * leading(_HEADING) + (GAP if deepest else 0)
 
     def row(self, row: Row) -> None:
         """Panels side by side, each with its label, and what stands before them."""
+        cell, size = self.measure.cell, self.measure.label
         bottom = self.y
-        if row.head is not None:
-            lines = self._lines(row.head.translated(self.translate), self.head - 2 * _GAP, _SIDE)
-            self._write(lines, 0.0, self.y, _SIDE)
-            bottom += len(lines) * _leading(_SIDE)
         for column, panel in enumerate(row.panels):
             if panel is None:
                 continue
-            width, height = _size(panel.picture, self.cell)
+            width, height = _size(panel.picture, cell)
             self.pictures.append(Placed(panel.picture, self._left(column), self.y, width, height))
-            lines = self._lines(panel.label.translated(self.translate), self.cell, _LABEL)
-            self._write(lines, self._left(column), self.y + height + 0.3, _LABEL)
-            bottom = max(bottom, self.y + height + len(lines) * _leading(_LABEL))
-        self.y = bottom + _GAP
+            lines = self._lines(panel.label.translated(self.translate), cell, size)
+            self._write(lines, self._left(column), self.y + height + 0.3, size)
+            bottom = max(bottom, self.y + height + len(lines) * leading(size))
+        if row.head is not None:
+            beside = int((bottom - self.y) / leading(_SIDE))
+            words = row.head.translated(self.translate)
+            lines = self._lines(words, self.measure.head - 2 * GAP, _SIDE, max(beside, _MOST_LINES))
+            self._write(lines, self.left, self.y, _SIDE)
+            bottom = max(bottom, self.y + len(lines) * leading(_SIDE))
+        self.y = bottom + GAP
 
     def colorbar(self) -> None:
         """The scale of the colours, between its ends."""
-        bar = self.figure.colorbar
+        bar, size = self.figure.colorbar, self.measure.scale
         if bar is None:
             return
-        x, width, height = self.head, *_BAR
         low, high = (drawable(end.translated(self.translate)) for end in (bar.low, bar.high))
-        self._write([low], x, self.y, _SCALE)
-        x += _width(low, _SCALE) + 1.5 * _GAP
-        middle = self.y + (_leading(_SCALE) - height) / 2
-        self.pictures.append(Placed(gradient_png(bar.colormap), x, middle, width, height))
-        self._write([high], x + width + 1.5 * _GAP, self.y, _SCALE)
-        self.y += _leading(_SCALE) + _GAP
+        x = self.measure.head
+        self._write([low], x, self.y, size)
+        x += width_of(low, size) + 1.5 * GAP
+        left = self.measure.room - x - 1.5 * GAP
+        width = max(_LEAST_BAR, min(self.measure.bar, left - width_of(high, size)))
+        middle = self.y + (leading(size) - _BAR_HEIGHT) / 2
+        self.pictures.append(Placed(gradient_png(bar.colormap), x, middle, width, _BAR_HEIGHT))
+        lines = self._lines(high, max(left - width, _LEAST_BAR), size)
+        self._write(lines, x + width + 1.5 * GAP, self.y, size)
+        self.y += len(lines) * leading(size) + GAP
 
     def composition(self) -> Composition:
         """What was set so far."""
         right = [placed.x + placed.width for placed in self.pictures]
-        right += [words.x + _width(words.text, words.size) for words in self.words]
-        return Composition(max(right, default=1.0), max(self.y - _GAP, 1.0), tuple(self.pictures), tuple(self.words))
+        right += [words.x + width_of(words.text, words.size) for words in self.words]
+        return Composition(max(right, default=1.0), max(self.y - GAP, 1.0), tuple(self.pictures), tuple(self.words))
 
     def _left(self, column: int) -> float:
-        return self.head + column * (self.cell + _GAP)
+        return self.left + self.measure.head + column * (self.measure.cell + GAP)
 
-    def _lines(self, text: str, width: float, size: float) -> list[str]:
-        return wrapped(drawable(text), width, size) if text else []
+    def _lines(self, text: str, width: float, size: float, most: int = _MOST_LINES) -> Sequence[str]:
+        return wrapped(drawable(text), width, size, most) if text else ()
 
     def _write(self, lines: Sequence[str], x: float, y: float, size: float) -> None:
         for number, text in enumerate(lines):
-            self.words.append(Words(text, x, y + number * _leading(size), size))
+            self.words.append(Words(text, x, y + number * leading(size), size))
 
 
 def _head_width(figure: Figure) -> float:
@@ -215,86 +280,5 @@ def _size(picture: Picture, cell: float) -> tuple[float, float]:
     """Millimetres of a picture in a cell: drawings as large as they were drawn where there is room."""
     if picture.media != "image/svg+xml":
         return cell, cell * picture.height / picture.width
-    width = min(picture.width * _POINT, cell)
+    width = min(picture.width * POINT, cell)
     return width, width * picture.height / picture.width
-
-
-# words
-# ----------------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _font(name: str) -> FreeTypeFont:
-    from PIL import ImageFont
-
-    return ImageFont.truetype(str(font_file(name)), 100)
-
-
-@cache
-def _latin() -> frozenset[int]:
-    from fontTools.ttLib import TTFont
-
-    with TTFont(font_file("sans"), lazy=True) as font:
-        return frozenset(font.getBestCmap())
-
-
-def _runs(text: str) -> Iterator[tuple[str, str]]:
-    """(part, font) of a line: what the report's own sans-serif cannot draw is left to others."""
-
-    def font_of(c: str) -> str:
-        return "sans" if ord(c) in _latin() else HAN if wants_han(c) else "mono"
-
-    for name, run in groupby(text, key=font_of):
-        yield "".join(run), name
-
-
-def _width(text: str, size: float) -> float:
-    """Millimetres."""
-    return sum(float(_font(name).getlength(run)) for run, name in _runs(text)) / 100 * size * _POINT
-
-
-def _leading(size: float) -> float:
-    return LINE * size * _POINT
-
-
-def wrapped(text: str, width: float, size: float, most: int = _MOST_LINES) -> list[str]:
-    """`text` in lines no wider than `width` millimetres, at most so many; what is left out ends in an ellipsis.
-
-    Lines break at spaces, behind the signs of which names of layers and files are made, and where nothing else helps.
-    """
-    lines = [""]
-    for piece in _pieces(" ".join(text.split())):
-        if _width((lines[-1] + piece).rstrip(), size) <= width:
-            lines[-1] += piece
-            continue
-        for part in _fitting(piece, width, size):
-            lines.append(part)
-    kept = [line.strip() for line in lines if line.strip()]
-    if len(kept) > most:
-        last = kept[most - 1]
-        while last and _width(last + "…", size) > width:
-            last = last[:-1]
-        kept = [*kept[: most - 1], last + "…"]
-    return kept
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Parts after each of which a line may end."""
-    start = 0
-    for place, c in enumerate(text, 1):
-        if c in " _./:-" or unicodedata.east_asian_width(c) in "WF":
-            yield text[start:place]
-            start = place
-    if start < len(text):
-        yield text[start:]
-
-
-def _fitting(piece: str, width: float, size: float) -> Iterator[str]:
-    """A piece cut where it is wider than a line."""
-    part = ""
-    for c in piece:
-        if part and _width(part + c, size) > width:
-            yield part
-            part = ""
-        part += c
-    yield part

@@ -3,7 +3,8 @@
 The look, chosen for colour and for grey print alike: the photograph is dimmed and partly drained of colour, so that
 only the heat is bright and colourful; the heat's opacity grows with the value, so that weak evidence leaves the
 photograph visible; a thin light line runs at half of the range, which the eye finds without any colour, where the map
-is coarse enough for it. A map that holds nothing leaves the photograph as it is.
+is coarse enough for it. Of a map with two signs the negative part is striped. A map that holds nothing leaves the
+photograph as it is.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ HALF: Final = 0.5
 """Fraction of the range at which the line runs and the heat reaches its full opacity."""
 
 _LINE_OPACITY: Final = 0.8
+_STRIPE_EVERY, _STRIPE_WIDTH, _STRIPE_OPACITY = 8, 2, 0.75
 _QUALITY: Final = 85
 
 # Pixels that a cell of the map must cover for the line to be drawn: around smaller specks it would hide the very heat
@@ -71,7 +73,8 @@ def heat_map(
 
     With u the resized map, 0 at `low` and 1 at `high`, the heat's opacity is ``opacity · s(2u)``, s(t) = 3t² - 2t³ up
     to t = 1 and 1 beyond: nothing at `low`, full at half of the range. A diverging table is read from its middle
-    outwards: u is replaced by ``|2u - 1|`` for opacity and line. The line is drawn where the map's cells are at least 6
+    outwards: u is replaced by ``|2u - 1|`` for opacity and line; what lies below the middle is striped, or its sign
+    would be lost in grey. The line is drawn where the map's cells are at least 6
     pixels wide. What is not a number is covered with mid grey.
 
     Args:
@@ -106,10 +109,11 @@ def heat_map(
     heat = heat.convert("RGB")
     if unknown.any():
         heat.paste((MID_GREY, MID_GREY, MID_GREY), mask=Image.fromarray(unknown))
-    strength = np.minimum(evidence / HALF, 1)
-    strength *= strength * (3 - 2 * strength)
+    strength = _strength(evidence)
     picture = photo.convert("RGB").convert("RGB", _DIMMED)
     picture.paste(heat, mask=Image.fromarray(levels(opacity * strength)))
+    if colormap in DIVERGING:
+        _stripe(picture, unit, strength)
     if min(unit.shape[0] / cells.shape[0], unit.shape[1] / cells.shape[1]) >= _LINE_CELL:
         picture.paste((255, 255, 255), mask=Image.fromarray(levels(_LINE_OPACITY * _line(evidence, HALF))))
     return replace(jpeg(picture, quality=_QUALITY), over=plain)
@@ -141,6 +145,7 @@ def map_alone(
         values: (h, w), covering the whole picture.
         low: value of the lowest colour.
         high: value of the highest; where it is not above `low` every cell has the lowest.
+        colormap: in a diverging one what lies below the middle is striped.
         size: pixels of the longer side.
 
     Returns:
@@ -150,9 +155,15 @@ def map_alone(
         UsageError: no table has that name.
         ValueError: wrong shapes; the range is not finite.
     """
-    colours = colourise(coarse(_checked(values)), low=low, high=high, name=colormap)
+    cells = coarse(_checked(values))
     to = fitted(shape[1], shape[0], size)
-    return png(Image.fromarray(colours).resize(to, Image.Resampling.NEAREST), pixelated=True)
+    picture = Image.fromarray(colourise(cells, low=low, high=high, name=colormap))
+    picture = picture.resize(to, Image.Resampling.NEAREST)
+    if colormap in DIVERGING:
+        unit = Image.fromarray(np.clip(unit_range(cells, low=low, high=high), 0, 1))
+        enlarged = np.array(unit.resize(to, Image.Resampling.NEAREST))
+        _stripe(picture, enlarged, _strength(np.nan_to_num(_evidence(enlarged, colormap))))
+    return png(picture, pixelated=True)
 
 
 def resize_map(values: Values, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -192,6 +203,21 @@ def _checked(values: Values) -> Values:
 def _evidence(unit: NDArray[np.float32], colormap: str) -> NDArray[np.float32]:
     """How much there is to show, from 0 to 1: the value, or its distance from the middle of a diverging table."""
     return np.clip(np.abs(2 * unit - 1) if colormap in DIVERGING else unit, 0, 1)
+
+
+def _strength(evidence: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What there is to show as the share of the greatest opacity: full from half of the range on."""
+    part = np.minimum(evidence / HALF, 1)
+    strength: NDArray[np.float32] = part * part * (3 - 2 * part)
+    return strength
+
+
+def _stripe(picture: Image.Image, unit: NDArray[np.float32], strength: NDArray[np.float32]) -> None:
+    """Light stripes, falling to the right, over what lies below the middle of the range."""
+    down, across = np.indices(unit.shape)
+    stripes = (across - down) % _STRIPE_EVERY < _STRIPE_WIDTH
+    covered = np.where(stripes & (np.nan_to_num(unit, nan=1.0) < HALF), _STRIPE_OPACITY * strength, 0)
+    picture.paste((255, 255, 255), mask=Image.fromarray(levels(covered)))
 
 
 def _line(surface: NDArray[np.float32], level: float) -> NDArray[np.float32]:

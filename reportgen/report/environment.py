@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from reportgen.language import catalogue
 from reportgen.report.document import Document, Reference, Section
 from reportgen.report.notes import notes_html
 from reportgen.report.terms import reason, term
-from reportgen.text import Message, shown
+from reportgen.text import Message, _, shown, verbatim
 
 Show = Callable[[Picture, str], Markup]
 """Writes a picture into the document; the words are its text alternative."""
@@ -130,6 +131,28 @@ def numbered_sections(document: Document) -> dict[str, str]:
     return {section.name: f"3.{number}" for number, section in enumerate(document.sections, 1)}
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A line of the contents."""
+
+    number: str
+    anchor: str
+    title: Message
+    exhibit: bool = False
+
+
+def contents(document: Document) -> list[Entry]:
+    """All chapters, in their order."""
+    numbers = numbered_sections(document)
+    return [
+        Entry("1", "summary", _("Summary")),
+        Entry("2", "subject", _("Subject")),
+        *(Entry(numbers[one.name], one.name, one.title) for one in document.sections),
+        *(Entry(f"E{n}", f"exhibit-{n}", verbatim(one.name), True) for n, one in enumerate(document.exhibits, 1)),
+        Entry("A", "appendix", _("Appendix")),
+    ]
+
+
 def verdict_of(prediction: Mapping[str, Any]) -> str:
     """``right`` or ``wrong`` where the true class is known, otherwise ``unknown``."""
     truth = prediction.get("truth")
@@ -148,6 +171,7 @@ def context_of(document: Document, show: Show, formula: Formula, **more: Any) ->
         "show": show,
         "set_formula": formula,
         "figure_numbers": numbered_figures(document),
+        "contents": contents(document),
         "section_numbers": numbered_sections(document),
         "verdict_of": verdict_of,
         "references": references,

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final
 
-from reportgen.figures.composition import LINE, Composition, Placed, Words
+from reportgen.figures.composition import Composition, Placed, Words
 from reportgen.figures.figure import Picture
 from reportgen.figures.fonts import wants_han
+from reportgen.figures.lettering import LINE
 from reportgen.report.pdf import hushed, memory_fetcher, weasyprint_module
 from reportgen.report.stylesheet import with_han
 

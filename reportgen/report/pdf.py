@@ -21,9 +21,11 @@ from reportgen.figures.colour import gradient_png
 from reportgen.figures.figure import Picture
 from reportgen.figures.fonts import FONTS, HAN, drawable, font_file, wants_han
 from reportgen.figures.formula import formula_svg
+from reportgen.language import translator
 from reportgen.report.document import Document
 from reportgen.report.environment import Formula, context_of, template_folder
 from reportgen.report.facts import json_bytes
+from reportgen.report.paper_pictures import Letters, PaperPictures
 from reportgen.report.pdf_a import archival_options
 from reportgen.report.stylesheet import styled, with_han
 from reportgen.report.templates import rendered
@@ -46,36 +48,40 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
         OutputError: if WeasyPrint cannot be used on this machine.
     """
     weasyprint = weasyprint_module()
-    pictures: dict[str, Picture] = {}
-
-    def show(picture: Picture, alt: str) -> Markup:
-        pictures[picture.digest] = picture
-        kind = " pixelated" if picture.pixelated else ""
-        if picture.media == "image/svg+xml":
-            return Markup('<img class="drawn" alt="{}" src="figure:{}" width="{}" height="{}">').format(
-                alt, picture.digest, picture.width, picture.height
-            )
-        return Markup('<img class="picture{}" alt="{}" src="figure:{}">').format(kind, alt, picture.digest)
-
-    css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), document.style)
-    if document.style.lang != "en" or wants_han(json_bytes(document.facts).decode("utf-8")):
-        css = with_han(css)
-    context = context_of(document, show, formula, medium="print", gradient=gradient_png, css=Markup(css))
-    html = drawable(rendered("print.html.j2", context, document.style))
+    style = document.style
+    pictures = PaperPictures(style.paper, translator(style.lang), style.accent)
+    css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), style)
+    han = style.lang != "en" or wants_han(json_bytes(document.facts).decode("utf-8"))
+    context = context_of(
+        document,
+        pictures.show,
+        formula,
+        medium="print",
+        gradient=gradient_png,
+        strips=pictures.strips,
+        caption=pictures.caption,
+        side_by_side=pictures.side_by_side,
+        bar=pictures.bar,
+        css=Markup(with_han(css) if han else css),
+    )
+    html = drawable(rendered("print.html.j2", context, style))
     mark = identifier(document.facts)
 
     def make() -> bytes:
-        variant = archival_options(document) if document.style.pdf_a else {"pdf_variant": "pdf/ua-1"}
+        variant = archival_options(document) if style.pdf_a else {"pdf_variant": "pdf/ua-1"}
         try:
             with hushed(), _uncollected(), _linear():
-                read = weasyprint.HTML(string=html, url_fetcher=memory_fetcher(pictures), base_url="figure:")
-                return bytes(read.write_pdf(pdf_identifier=mark, **variant))
+                fonts = weasyprint.text.fonts.FontConfiguration()
+                kept = pictures.cache(Letters(fonts, style.lang, style.accent, han=han))
+                fetcher = memory_fetcher(pictures.drawings)
+                read = weasyprint.HTML(string=html, url_fetcher=fetcher, base_url="figure:")
+                return bytes(read.write_pdf(font_config=fonts, cache=kept, pdf_identifier=mark, **variant))
         except weasyprint.urls.FatalURLFetchingError as error:
-            if document.style.templates is None:
+            if style.templates is None:
                 raise
-            raise UsageError(f"a template in {document.style.templates.name!r} asks for something: {error}") from None
+            raise UsageError(f"a template in {style.templates.name!r} asks for something: {error}") from None
 
-    if document.style.pdf_a:  # which holds report.json, another one each time
+    if style.pdf_a:  # which holds report.json, another one each time
         return make()
     # the text names its pictures by their digests
     text = hashlib.sha256(html.encode("utf-8", "backslashreplace")).hexdigest()

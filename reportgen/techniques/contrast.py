@@ -53,7 +53,7 @@ def contrast(
         caption=_(
             "{title} of {image}, a mistake: for the predicted class {predicted}, for the true class {true}, both from "
             "zero to the greater of their two maxima, and the first less the second. Red speaks for {predicted}, blue "
-            "for {true}; what speaks for both alike stays empty. One row a layer. {reading}",
+            "with stripes for {true}; what speaks for both alike stays empty. One row a layer. {reading}",
             title=title,
             image=case.name,
             predicted=predicted,

@@ -236,3 +236,23 @@ def test_a_fine_map_alone_is_coarse() -> None:
     assert map_alone((8, 8), np.zeros((2, 2)), low=0, high=0).media == "image/png"
     assert coarse(np.ones((3, 4, 5))).shape == (3, 4, 5)
     assert coarse(np.ones((3, 24, 12))).shape == (3, 12, 6)
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_the_sign_of_a_difference_shows_in_grey(size: int) -> None:
+    """Both ends of a diverging table are dark alike: stripes tell one from the other."""
+    values = np.array([[-1.0, -1.0, 0.0, 0.0, 1.0, 1.0]])
+    for made in (
+        heat_map(flat(120), values, low=-1, high=1, colormap="RdBu_r", size=size),
+        map_alone((64, 64, 3), values, low=-1, high=1, colormap="RdBu_r", size=size),
+    ):
+        grey = decoded(made).astype(float).mean(axis=2)
+        third = size // 3
+        parts = [grey[:, k * third + 4 : (k + 1) * third - 4] for k in range(3)]
+        against, nothing, in_favour = (float(part[8:-8].std()) for part in parts)
+        assert against > 2 * max(nothing, in_favour)
+
+
+def test_what_has_one_sign_is_not_striped() -> None:
+    made = map_alone((64, 64, 3), np.zeros((1, 2)), low=0, high=1, size=64)
+    assert np.ptp(decoded(made).reshape(-1, 3), axis=0).max() == 0

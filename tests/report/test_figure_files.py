@@ -15,8 +15,9 @@ from PIL import Image
 
 from reportgen.errors import OutputError
 from reportgen.figures.chart import chart
-from reportgen.figures.composition import DPI, MOST_CELL, TEXT_WIDTH, compose, raster, wrapped
+from reportgen.figures.composition import DPI, MOST_CELL, TEXT_WIDTH, compose, raster
 from reportgen.figures.figure import Figure, Panel, Row
+from reportgen.figures.lettering import wrapped
 from reportgen.report import figure_files
 from reportgen.report.document import Document
 from reportgen.report.figure_files import MANIFEST, check_figure_folder, write_figures
@@ -118,7 +119,7 @@ def test_words_are_broken_to_their_width() -> None:
     assert "".join(lines).replace(" ", "") == "features.denseblock3.denselayer24.conv2ofthenetwork"
     assert len(lines) > 2
     assert wrapped("n" * 500, 20.0, 7.0, most=3)[-1].endswith("…")
-    assert wrapped("猫" * 30, 20.0, 7.0)[0] == "猫" * len(wrapped("猫" * 30, 20.0, 7.0)[0])
+    assert wrapped("猫" * 30, 20.0, 7.0, most=4)[0] == "猫" * len(wrapped("猫" * 30, 20.0, 7.0, most=4)[0])
 
 
 def test_pixels_are_print_resolution(tmp_path: Path) -> None:
