@@ -18,7 +18,7 @@ from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.progress import SILENT, Progress
 from reportgen.result import Report
-from reportgen.store import Store
+from reportgen.store import Store, key_of
 from reportgen.subject.digests import DigestMemory
 from reportgen.subject.subject import Subject, importable, load_subject
 
@@ -58,7 +58,11 @@ def audit(
     style = replace(style, title=style.title or subject.model_name)
     progress.step(1, "load", f"{subject.model_name}; {len(subject.images)} images, {len(subject.skipped)} skipped")
 
-    with importable(job.pythonpath), Laboratory(subject, job, store, threads) as laboratory:
+    with (
+        store.alone(_work(subject), progress.note),
+        importable(job.pythonpath),
+        Laboratory(subject, job, store, threads) as laboratory,
+    ):
         with timed(timings, "plan"):
             made = steps.resolve(job, subject, store, laboratory)
         progress.step(2, "plan", f"{made.resolution.model['architecture']}; {len(made.shown)} techniques")
@@ -115,6 +119,11 @@ def load(model: Any, images: Any, job: Job, store: Store, threads: int, model_id
     subject = load_subject(model, images, job, memory, threads=threads, model_id=model_id)
     memory.save()
     return subject
+
+
+def _work(subject: Subject) -> str:
+    """Key of what runs that look at the same images with the same model have in common."""
+    return key_of("work", model=dict(subject.identity), images=sorted(image.digest for image in subject.images))
 
 
 def open_store(job: Job, *, keep: bool) -> Store:

@@ -1,7 +1,8 @@
 """Tensors on disk, so that nothing is computed twice.
 
 An entry is one safetensors file named by its key. It is written to a unique temporary name in the same directory,
-flushed, and renamed: a reader sees all of it or nothing, and no lock is needed (locks lie on network file systems).
+flushed, and renamed: a reader sees all of it or nothing, and nothing rests on locks (they lie on network file systems).
+Where locks hold, they keep runs of the same work from doing it twice (`Store.alone`).
 The header carries a digest of everything in it, checked on reading: a bad entry is a miss, never an answer.
 Nothing here imports torch.
 """
@@ -17,15 +18,19 @@ import tempfile
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from reportgen.errors import StoreError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 SCHEMA = 1
 """Part of every key: entries of another layout are never looked at."""
@@ -136,6 +141,40 @@ class Store:
         """After a run: keep the size within its limit. Entries can still be read."""
         if self.kept and self._written and self.limit is not None:
             self.prune(self.limit)
+
+    @contextmanager
+    def alone(self, work: str, told: Callable[[str], object]) -> Iterator[None]:
+        """Let no other run of the same work in meanwhile, so that the second finds what the first has stored.
+
+        Nothing but time is lost where locks do not hold: whatever runs write is the same and appears at once.
+
+        Args:
+            work: key of the work.
+            told: is told once if another run has to be waited for.
+        """
+        lock = self._taken(work, told) if self.kept else None
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _taken(self, work: str, told: Callable[[str], object]) -> BaseFileLock | None:
+        """One of a few locks, so that other work rarely waits; None where locks cannot be had."""
+        from filelock import FileLock, Timeout
+
+        folder = self.base / "locks"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            lock = FileLock(folder / f"{work[:2]}.lock", mode=0o600)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                told("another run is at the same work: waiting for what it stores")
+                lock.acquire()
+        except (OSError, NotImplementedError):  # a read-only directory, a file system without locks
+            return None
+        return lock
 
     def path(self, key: str) -> Path:
         """Where the entry of `key` lies or would lie."""

@@ -6,13 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("usual", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("usual"), max_examples=3000)
+settings.load_profile("usual")
 
 os.environ["MPLBACKEND"] = "Agg"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--rewrite-golden``: write the documents that tests hold others against anew."""
+    """What a test run can be asked to do besides, or more of."""
     parser.addoption("--rewrite-golden", action="store_true", help="write the documents in tests/report/golden anew")
+    parser.addoption("--kills", type=int, default=4, help="runs that are killed at a random moment (%(default)s)")
+    parser.addoption("--every-write", action="store_true", help="kill a run at each of its writes, not at a few")
 
 
 @pytest.fixture(autouse=True)
