@@ -13,6 +13,9 @@ from reportgen.subject.subject import Subject
 from reportgen.summary import Predicted
 from reportgen.text import Message, _, listed
 
+UNANSWERED = ("the model failed in its forward", "the model's scores for it")
+"""How the reasons begin why the model, not the image, is to blame."""
+
 
 def subject_findings(
     subject: Subject,
@@ -126,6 +129,21 @@ def _about_file(subject: Subject, resolution: Resolution) -> list[Finding]:
                 threshold=1,
             )
         )
+    if resolution.random:
+        found.append(
+            Finding(
+                rule="model.random",
+                about="model",
+                severity="warning",
+                subject=str(file["architecture"]),
+                title=_("The model draws random numbers when it answers"),
+                detail=_(
+                    "Its answers differ from call to call. Here every pass begins with the same random state, so that "
+                    "the report can be repeated; a single answer in use is another one. Dropout or noise that stayed "
+                    "switched on is the usual reason."
+                ),
+            )
+        )
     if file.get("safe") is False:
         found.append(
             Finding(
@@ -142,7 +160,28 @@ def _about_file(subject: Subject, resolution: Resolution) -> list[Finding]:
 
 def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str]) -> list[Finding]:
     found: list[Finding] = []
-    broken = [one for one in skipped if not one.reason.startswith("not an image file")]
+    unanswered = [one for one in skipped if one.reason.startswith(UNANSWERED)]
+    if unanswered:
+        found.append(
+            Finding(
+                rule="model.unanswered",
+                about="model",
+                severity="warning",
+                subject=unanswered[0].name,
+                title=_("The model gives no answer for some images"),
+                detail=_(
+                    "For {n} of {all} images it failed or returned scores that are not finite; the appendix lists "
+                    "them. They are in no figure and no number of this report. Find out what these images have in "
+                    "common.",
+                    n=len(unanswered),
+                    all=len(used) + len(skipped),
+                ),
+                value=len(unanswered),
+                threshold=1,
+                n=len(used) + len(skipped),
+            )
+        )
+    broken = [one for one in skipped if not one.reason.startswith("not an image file") and one not in unanswered]
     if broken:
         found.append(
             Finding(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+import random as random_numbers
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +40,7 @@ class Discovery:
         head: where global average pooling and one linear layer end the network.
         seconds: duration of the forward, for one image.
         folds: batch normalisations that convolutions can take over.
+        random: random numbers were drawn in the forward.
     """
 
     layers: tuple[Layer, ...]
@@ -45,6 +49,7 @@ class Discovery:
     head: PooledHead | None
     seconds: float
     folds: tuple[Fold, ...]
+    random: bool
 
 
 def first_tensor(output: object) -> Tensor | None:
@@ -171,11 +176,13 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
     recorder = _Recorder(module, successions)
     tokens = _may_have_tokens(module)
     try:
+        chance = _state_of_chance(sample.device)
         with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
             begin = perf_counter()
             with successions:
                 output = as_matrix(module(sample.clone().requires_grad_(tokens)))
             seconds = (perf_counter() - begin) / IMAGES
+        random = chance != _state_of_chance(sample.device)
     finally:
         recorder.close()
     kind = detect_kind(output.detach(), nonlinearity) if kind == "auto" else kind
@@ -183,7 +190,16 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
     layers = [_layer(name, part, recorder, size) for name, part in module.named_modules() if name]
     layers = _mark_unexplaining(layers, recorder.outputs, scores)
     head = _pooled_head(module, layers, recorder.pooled, scores.detach(), output.shape[1])
-    return Discovery(tuple(layers), output.shape[1], kind, head, seconds, successions.folds())
+    return Discovery(tuple(layers), output.shape[1], kind, head, seconds, successions.folds(), random)
+
+
+def _state_of_chance(device: torch.device) -> tuple[bytes, ...]:
+    """The states of all generators that a model may draw from without naming one of its own."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    own = (pickle.dumps(np.random.get_state(legacy=False)), pickle.dumps(random_numbers.getstate()))
+    return (*(state.numpy().tobytes() for state in states), *own)
 
 
 def _may_have_tokens(module: nn.Module) -> bool:

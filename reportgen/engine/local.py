@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ class Sight:
 
 Prepare = Callable[[str], Sight]
 """By the digest of an image. Raises `Unusable`."""
+
+
+NOT_FINITE: Final = "the model's scores for it are not finite"
 
 
 class Unusable(Exception):
@@ -104,7 +107,15 @@ class Worker:
         serving = [one for one in active if any(lacking[one.planned.name])]
         if not serving:
             return
-        trace, classes = self._scanned([sight.values for _digest, sight in pending], serving, active)
+        try:
+            trace, classes = self._scanned([sight.values for _digest, sight in pending], serving, active)
+        except PassError as error:
+            self._one_by_one(pending, active, error)
+            return
+        for digest in _unanswered(trace, names):
+            for one in [one for one in active if not one.knows(digest)]:
+                one.put_error(digest, NOT_FINITE)
+        lacking = {one.planned.name: [not one.knows(digest) for digest in names] for one in active}
         looks = torch.from_numpy(np.stack([sight.look for _digest, sight in pending]))
         for one in [one for one in serving if one in active]:
             needs, passes = one.planned.rows, self.passes
@@ -122,6 +133,16 @@ class Worker:
             for row, (digest, lacks) in enumerate(zip(names, lacking[one.planned.name], strict=True)):
                 if lacks:
                     one.put(digest, {name: values[row] for name, values in computed.items()})
+
+    def _one_by_one(self, pending: Sequence[tuple[str, Sight]], active: list[Shards], error: PassError) -> None:
+        """A batch in which the model failed, image by image, so that those it fails on are left out and no others."""
+        if len(pending) > 1:
+            for one in pending:
+                self._scan_batch([one], active)
+            return
+        ((digest, _sight),) = pending
+        for shard in [shard for shard in active if not shard.knows(digest)]:
+            shard.put_error(digest, error.thing, passing=True)
 
     def _scanned(
         self, arrays: Sequence[Array], serving: Sequence[Shards], active: list[Shards]
@@ -148,6 +169,9 @@ class Worker:
         except OutOfMemory:
             raise
         except (PassError, RuntimeError) as error:
+            self.passes.forward(
+                self.padded(arrays), count, coarse=True
+            )  # raises if it is the images, not what is tapped
             own = [(one, merge([one.planned.rows])) for one in serving if not one.planned.technique.essential]
             struck = [one for one, alone in own if alone.backwards] or [one for one, alone in own if alone.taps]
             if not struck:
@@ -323,6 +347,15 @@ def traced(
 def _on_host(computed: Mapping[str, Tensor]) -> dict[str, Array]:
     """Results as arrays, copied from the device once."""
     return {name: tensor.detach().contiguous().cpu().numpy() for name, tensor in computed.items()}
+
+
+def _unanswered(trace: Trace | None, digests: Sequence[str]) -> list[str]:
+    """Those images of which the scores say nothing: not a number, or infinite but for classes that are ruled out."""
+    if trace is None or trace.scores is None:
+        return []
+    scores = trace.scores[: len(digests)]
+    useless = (scores.isnan() | (scores == torch.inf)).any(dim=1) | (scores == -torch.inf).all(dim=1)
+    return [digest for digest, found in zip(digests, useless.tolist(), strict=True) if found]
 
 
 def reason_of(error: Exception) -> str:

@@ -111,6 +111,7 @@ class Resolution:
         seconds: what one forward of one image took when the layers were looked for: for estimates only.
         tappable: forward hooks work on this model.
         folds: batch normalisations that convolutions can take over.
+        random: it draws random numbers when it answers.
     """
 
     model: Mapping[str, Any]
@@ -128,6 +129,7 @@ class Resolution:
     seconds: float = 0.0
     tappable: bool = True
     folds: tuple[Fold, ...] = ()
+    random: bool = False
 
     @property
     def independent(self) -> bool:

@@ -85,4 +85,5 @@ def resolve(
         seconds=seen.seconds,
         tappable=tappable,
         folds=seen.folds if tappable else (),
+        random=seen.random,
     )

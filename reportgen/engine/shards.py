@@ -87,6 +87,7 @@ class Shards:
         self.planned = planned
         self._store = store
         self._held = held
+        self._passing: dict[str, str] = {}
         self._shards: dict[int, _Shard] = {}
         self._indices: dict[int, _Index] = {}
 
@@ -105,21 +106,24 @@ class Shards:
 
     def error(self, digest: str) -> str | None:
         """Why the image with this digest cannot be used, or None."""
-        return self._index(bucket_of(digest)).errors.get(digest)
+        return self._passing.get(digest) or self._index(bucket_of(digest)).errors.get(digest)
 
     def knows(self, digest: str) -> bool:
         """Whether nothing about this image needs computing."""
         bucket = bucket_of(digest)
         index = self._index(bucket)
         waiting = bucket in self._shards and digest in self._shards[bucket].fresh
-        return waiting or digest in index.errors or index.place(digest) is not None
+        return waiting or digest in index.errors or digest in self._passing or index.place(digest) is not None
 
     def put(self, digest: str, row: Mapping[str, Array]) -> None:
         """Note a row; `flush` stores it."""
         self._shard(bucket_of(digest)).fresh[digest] = row
 
-    def put_error(self, digest: str, reason: str) -> None:
-        """Note that an image cannot be used; `flush` stores it."""
+    def put_error(self, digest: str, reason: str, *, passing: bool = False) -> None:
+        """Note that an image cannot be used; `flush` stores it unless it is `passing`: another run may succeed."""
+        if passing:
+            self._passing[digest] = reason
+            return
         self._shard(bucket_of(digest)).index.errors[digest] = reason
 
     def flush(self, bucket: int, facts: Mapping[str, object]) -> None:

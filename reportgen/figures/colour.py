@@ -97,7 +97,7 @@ def unit_range(values: Values, *, low: float, high: float) -> NDArray[np.float32
         ValueError: `low` or `high` is not finite.
     """
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"the range of colours must be finite, not {low} to {high}")
+        raise ValueError("the values to be drawn are not finite")
     numbers = np.asarray(values, dtype=np.float64)
     if high <= low:
         return np.where(np.isnan(numbers), np.nan, 0.0).astype(np.float32)
