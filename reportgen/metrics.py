@@ -64,10 +64,15 @@ class Labelled:
         return np.equal(self.truth, self.predicted)
 
 
-def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
-    """Score interval of a proportion seen in `n` independent cases (Wilson 1927). Both ends in [0, 1]."""
+def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float]:
+    """Score interval of a proportion, 95 % by default (Wilson 1927). Both ends in [0, 1].
+
+    Args:
+        successes: of `n` independent cases; both need not be whole numbers.
+    """
     if n <= 0:
         return 0.0, 1.0
+    share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(max(share * (1 - share), 0.0) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
@@ -95,7 +100,8 @@ def interval(value: float, influence: Numbers, units: Integers, *, grouped: bool
     spread = value * (1 - value)
     n = spread / variance if variance > 0 and spread > 0 else most
     # few groups may agree by chance: they never know more than as many independent images
-    return wilson(value, min(n, len(influence)) if grouped else n, z)
+    independent = min(n, len(influence)) if grouped else n
+    return wilson(value * independent, independent, z)
 
 
 def _student(freedom: int) -> float:
@@ -109,12 +115,12 @@ def measured(value: float, n: int, ends: tuple[float, float]) -> dict[str, Any]:
     return {"value": float(value), "n": int(n), "interval": [float(end) for end in ends]}
 
 
-def proportion(count: int, n: int) -> dict[str, Any]:
+def share(count: int, n: int) -> dict[str, Any]:
     """`count` of `n` independent images, n above 0, with its interval."""
-    return measured(count / n, n, wilson(count / n, n))
+    return measured(count / n, n, wilson(count, n))
 
 
-def share(hits: NDArray[np.bool_], units: Integers, *, grouped: bool) -> dict[str, Any]:
+def proportion(hits: NDArray[np.bool_], units: Integers, *, grouped: bool) -> dict[str, Any]:
     """Share of the images that `hits` marks. At least one image."""
     n = len(hits)
     value = float(hits.mean())
@@ -186,7 +192,7 @@ def calibration_bins(seen: Labelled) -> list[dict[str, Any]]:
                 "low": float(number / BINS),
                 "high": float((number + 1) / BINS),
                 "confidence": float(seen.confidence[inside].mean()),
-                "accuracy": share(seen.right[inside], seen.units[inside], grouped=seen.grouped),
+                "accuracy": proportion(seen.right[inside], seen.units[inside], grouped=seen.grouped),
             }
         )
     return bins
@@ -229,9 +235,9 @@ def per_class(seen: Labelled, label: Callable[[int], str]) -> list[dict[str, Any
         of_class, so_called = seen.truth == one, seen.predicted == one
         entry: dict[str, Any] = {"index": int(one), "label": label(int(one))}
         if of_class.any():
-            entry["recall"] = share(seen.right[of_class], seen.units[of_class], grouped=seen.grouped)
+            entry["recall"] = proportion(seen.right[of_class], seen.units[of_class], grouped=seen.grouped)
         if so_called.any():
-            entry["precision"] = share(seen.right[so_called], seen.units[so_called], grouped=seen.grouped)
+            entry["precision"] = proportion(seen.right[so_called], seen.units[so_called], grouped=seen.grouped)
         told.append(entry)
     return told
 
@@ -242,7 +248,9 @@ def per_slice(seen: Labelled) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for name in sorted({name for name in seen.slices if name is not None}):
         inside = names == name
-        told.append({"slice": name, "accuracy": share(seen.right[inside], seen.units[inside], grouped=seen.grouped)})
+        told.append(
+            {"slice": name, "accuracy": proportion(seen.right[inside], seen.units[inside], grouped=seen.grouped)}
+        )
     return told
 
 
@@ -260,7 +268,7 @@ def metrics(seen: Labelled, classes: int, label: Callable[[int], str]) -> Mappin
         label: name of a class by its number.
     """
     told: dict[str, Any] = {
-        "accuracy": share(seen.right, seen.units, grouped=seen.grouped),
+        "accuracy": proportion(seen.right, seen.units, grouped=seen.grouped),
         "balanced_accuracy": balanced_accuracy(seen),
     }
     if (area := auroc(seen)) is not None:
@@ -268,7 +276,7 @@ def metrics(seen: Labelled, classes: int, label: Callable[[int], str]) -> Mappin
     if len(seen.truth) >= FEWEST:
         told["ece"] = calibration_error(seen)
     if classes > MANY_CLASSES:
-        told["top5"] = share(seen.within, seen.units, grouped=seen.grouped)
+        told["top5"] = proportion(seen.within, seen.units, grouped=seen.grouped)
     told["per_class"] = per_class(seen, label)
     if slices := per_slice(seen):
         told["per_slice"] = slices

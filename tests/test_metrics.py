@@ -21,7 +21,7 @@ from reportgen.metrics import (
     metrics,
     per_class,
     per_slice,
-    share,
+    proportion,
     wilson,
 )
 
@@ -91,29 +91,29 @@ def test_numbers_are_those_of_scikit_learn(n: int, classes: int) -> None:
 
 def test_wilson_by_hand() -> None:
     """8 of 10: centre (0.8 + 0.19207)/(1.38415), half width as in Wilson's formula, worked out apart."""
-    assert wilson(0.8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
-    assert wilson(0.0, 10)[0] == 0
-    assert wilson(1.0, 10) == pytest.approx((0.722467, 1.0), abs=1e-6)
-    assert wilson(0.5, 0) == (0.0, 1.0)
+    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+    assert wilson(0, 10)[0] == 0
+    assert wilson(10, 10) == pytest.approx((0.722467, 1.0), abs=1e-6)
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_without_groups_the_interval_is_wilsons() -> None:
     hits = np.array([True] * 8 + [False] * 2)
-    assert tuple(share(hits, np.arange(10), grouped=False)["interval"]) == pytest.approx(wilson(0.8, 10))
+    assert tuple(proportion(hits, np.arange(10), grouped=False)["interval"]) == pytest.approx(wilson(8, 10))
     every = np.ones(10, bool)
-    assert tuple(share(every, np.arange(10), grouped=False)["interval"]) == pytest.approx(wilson(1.0, 10))
+    assert tuple(proportion(every, np.arange(10), grouped=False)["interval"]) == pytest.approx(wilson(10, 10))
 
 
 def test_repeated_images_of_a_group_are_one_witness() -> None:
     """Each of 10 images 50 times over: as much is known as from 10, a little less for the estimated variance."""
     hits = np.repeat(np.array([True] * 8 + [False] * 2), 50)
     groups = np.repeat(np.arange(10), 50)
-    low, high = share(hits, groups, grouped=True)["interval"]
-    once = wilson(0.8, 10)
+    low, high = proportion(hits, groups, grouped=True)["interval"]
+    once = wilson(8, 10)
     assert low < once[0] < 0.8 < once[1] < high + 0.02
-    every = share(np.ones(500, bool), groups, grouped=True)["interval"]
-    assert every[0] < wilson(1.0, 10)[0] + 1e-9
-    assert share(np.ones(5, bool), np.zeros(5, int), grouped=True)["interval"] == [0.0, 1.0]
+    every = proportion(np.ones(500, bool), groups, grouped=True)["interval"]
+    assert every[0] < wilson(10, 10)[0] + 1e-9
+    assert proportion(np.ones(5, bool), np.zeros(5, int), grouped=True)["interval"] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -131,7 +131,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(grouped: bool) -> None:
         score = truth + noise - 0.5
         seen = labelled(np.stack([-score / 2, score / 2], 1), truth, groups=groups if grouped else None)
         for name, found, expected in (
-            ("accuracy", share(seen.right, seen.units, grouped=grouped), 0.6914624613),  # Φ(1/2)
+            ("accuracy", proportion(seen.right, seen.units, grouped=grouped), 0.6914624613),  # Φ(1/2)
             ("balanced", balanced_accuracy(seen), 0.6914624613),
             ("auroc", auroc(seen), area),
         ):
@@ -152,7 +152,7 @@ def test_area_under_the_curve_by_hand() -> None:
     # DeLong by hand: placements 3/4 and 1 of class 1, 1 and 3/4 of class 0; deviations ±1/8, divided by 2 each
     variance = 4 * (0.125 / 2) ** 2
     n = 0.875 * 0.125 / variance
-    assert tuple(found["interval"]) == pytest.approx(wilson(0.875, n))
+    assert tuple(found["interval"]) == pytest.approx(wilson(0.875 * n, n))
     assert auroc(labelled(scores, [1, 1, 1, 1])) is None
 
 

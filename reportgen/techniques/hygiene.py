@@ -36,7 +36,7 @@ class Hygiene(Technique):
     title: ClassVar[Message] = _("Hygiene of the weights")
     summary: ClassVar[str] = "weights that are no numbers, statistics as before training, parameters never used"
     scope: ClassVar[Scope] = "model"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     rules: ClassVar[tuple[FindingRule, ...]] = (BROKEN, UNTOUCHED, UNREAD)
     results_schema = {
         "type": "object",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reportgen.findings import Finding, FindingRule, Limits
-from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, share
+from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, proportion
 from reportgen.relabelling import Renamed
 from reportgen.text import Message, _
 
@@ -169,7 +169,7 @@ def _saturated(answers: Answers) -> Iterator[Finding]:
 def _below_majority(seen: Labelled, limits: Limits) -> Iterator[Finding]:
     counts = np.bincount(seen.truth)
     majority = float(counts.max() / len(seen.truth))
-    found = share(seen.right, seen.units, grouped=seen.grouped)
+    found = proportion(seen.right, seen.units, grouped=seen.grouped)
     if len(seen.truth) >= FEWEST and (counts > 0).sum() > 1 and found["interval"][1] < majority:
         yield NO_BETTER.found(
             _(

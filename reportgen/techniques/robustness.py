@@ -14,7 +14,7 @@ from reportgen.engine.resolution import Resolution
 from reportgen.figures.chart import SERIES, charts
 from reportgen.figures.figure import Figure, Panel, Row
 from reportgen.findings import Finding
-from reportgen.metrics import proportion, wilson
+from reportgen.metrics import share, wilson
 from reportgen.report.document import Reference
 from reportgen.similarity import rank_correlation
 from reportgen.techniques.class_activation import ClassActivation
@@ -161,7 +161,7 @@ class Robustness(Measurement):
             told[name] = {
                 "title": str(TITLES[name]),
                 "amount": change.amount,
-                "flips": {**proportion(flips, len(rows)), "count": flips},
+                "flips": {**share(flips, len(rows)), "count": flips},
                 "accuracy": _accuracy([(int(arrays[f"predicted/{name}"]), t) for t, arrays in rows]),
                 "confidence": mean(fall),
                 "stability": mean(known) if len(known) else None,
@@ -286,4 +286,4 @@ def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> N
 def _accuracy(pairs: Sequence[tuple[int, int | None]]) -> dict[str, Any] | None:
     """Share of (predicted, true) pairs that agree, of those whose true class is known; None without any."""
     known = [predicted == true for predicted, true in pairs if true is not None]
-    return proportion(sum(known), len(known)) if known else None
+    return share(sum(known), len(known)) if known else None
