@@ -42,6 +42,8 @@ FEW_IMAGES = 30
 """On fewer images what is silent may only not have met what it waits for: the finding informs."""
 SKETCH = 3
 """Random directions onto which the map of each channel is projected."""
+ROWS = 1024
+"""Rows that are multiplied at once: a product of few costs as much as its result is large."""
 MOST_CHARTS = 3
 ROW_MM = 44
 
@@ -236,6 +238,7 @@ class _Products:
 
     images: int = 0
     products: Array = field(default_factory=lambda: np.array(0.0))
+    waiting: list[Array] = field(default_factory=list)
     shift: Array | None = None
     total: Array = field(default_factory=lambda: np.array(0.0))
     energy: Array = field(default_factory=lambda: np.array(0.0))
@@ -250,18 +253,26 @@ class _Products:
         if self.shift is None:
             self.shift = mean.mean(axis=0)  # means far from zero would drown what varies
         moved = mean - self.shift
-        within = np.concatenate((*np.moveaxis(sketch, 2, 0), moved))
-        self.products = self.products + (within.T @ within).astype(np.float64)
+        self.waiting += [*np.moveaxis(sketch, 2, 0), moved]
+        if sum(map(len, self.waiting)) >= ROWS:
+            self._multiply()
         self.total = self.total + moved.sum(axis=0, dtype=np.float64)
         energy = (np.square(sketch.astype(np.float64))).sum(axis=2) + np.square(mean.astype(np.float64))
         self.energy = self.energy + energy.sum(axis=0)
         self.squared = self.squared + np.square(energy).sum(axis=0)
         self.images += len(mean)
 
+    def _multiply(self) -> None:
+        rows = np.concatenate(self.waiting)
+        self.products = self.products + (rows.T @ rows).astype(np.float64)
+        self.waiting = []
+
     def pairs(self, dead: Array) -> list[list[int]]:
         """Pairs a < b of channels that are not `dead` and correlate by more than `ALIKE`."""
         if not self.images:
             return []
+        if self.waiting:
+            self._multiply()
         covariance = self.products - np.outer(self.total, self.total) / self.images
         scale = np.sqrt(np.clip(np.diag(covariance), 0, None))
         # the number of images that a channel's energy is spread over, were it spread evenly
