@@ -14,6 +14,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.models._meta import _IMAGENET_CATEGORIES as IMAGENET
 
+import reportgen
 from reportgen import demo
 from reportgen.errors import ModelFileError, OutputError, UsageError
 
@@ -196,3 +197,18 @@ def test_the_demo_is_an_audit_of_the_samples(prepared: Path, tmp_path: Path, mon
     outputs = ["-o", f"{at}/report.html", "-o", f"{at}/report.pdf", "-o", f"{at}/report.json"]
     told = ["--truth", f"{at}/truth.csv", "--title", "EfficientNet-Lite0 on six photographs"]
     assert asked == [[f"{at}/model.pt", f"{at}/images", *outputs, *told, "--preset", "quick"]]
+
+
+@pytest.mark.parametrize(("own", "speaks"), [((0.5, 0.5), False), (None, True), ((0.0, 1.0), True)])
+def test_the_statistics_of_training_are_those_of_another_scaling(
+    prepared: Path, own: tuple[float, float] | None, speaks: bool
+) -> None:
+    """Scaled by 0.5 the photographs arrive as in training; by ImageNet's statistics, as the checkpoint says, or not
+    at all, they do not, and the report tells what would fit.
+    """
+    scaling = {} if own is None else {"mean": own[:1], "std": own[1:]}
+    report = reportgen.audit(prepared / "model.pt", prepared / "images", only="preprocessing", **scaling)
+    assert ("preprocessing.mismatch" in {one["rule"] for one in report.facts["findings"]}) == speaks
+    told = report.facts["techniques"]["preprocessing"]["results"]
+    assert told["implied_std"] == pytest.approx(0.45, abs=0.02)
+    assert told["layers"]["bn1"]["log_ratio"] == pytest.approx({0.5: 0.33, 1.0: 1.6}[own[1]] if own else 1.36, abs=0.02)
