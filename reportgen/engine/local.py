@@ -269,16 +269,22 @@ class Worker:
         return None
 
     def computed(self, planned: Planned, probe: EngineProbe) -> dict[str, Array]:
+        """What a technique makes of a part. Raises PassError for maps of images that are not finite."""
         begin = perf_counter()
         try:
             with torch.no_grad():
-                return _on_host(planned.technique.compute(probe))
+                made = _on_host(planned.technique.compute(probe))
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemory from None
             raise
         finally:
             self.seconds[planned.name] = self.seconds.get(planned.name, 0.0) + perf_counter() - begin
+        if planned.technique.scope == "exhibit":
+            for name, array in made.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise PassError(f"{name} has values that are not finite", "look for NaN in weights and inputs")
+        return made
 
     def put(self, task: Task, case: Case | None, arrays: Mapping[str, Array]) -> None:
         self.store.put(task.planned.key(task.part, case), arrays, {"kind": task.name, **self.provenance})
