@@ -52,7 +52,7 @@ class _Desk:
     @cached_property
     def everyone(self) -> tuple[Case, ...]:
         """All usable images, in order of their names."""
-        return tuple(Case(one.name, one.digest) for one in self.scanned.used)
+        return tuple(Case(one.name, one.digest, truth=one.truth) for one in self.scanned.used)
 
 
 def draw(

@@ -10,11 +10,8 @@ from reportgen.findings import Finding
 from reportgen.report.terms import term
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
-from reportgen.summary import Predicted
+from reportgen.summary import UNANSWERED, Predicted
 from reportgen.text import Message, _, listed
-
-UNANSWERED = ("the model failed in its forward", "the model's scores for it")
-"""How the reasons begin why the model, not the image, is to blame."""
 
 
 def subject_findings(
@@ -170,9 +167,8 @@ def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatch
                 subject=unanswered[0].name,
                 title=_("The model gives no answer for some images"),
                 detail=_(
-                    "For {n} of {all} images it failed or returned scores that are not finite; the appendix lists "
-                    "them. They are in no figure and no number of this report. Find out what these images have in "
-                    "common.",
+                    "It failed on {n} of {all} images; the appendix lists them. They are in no figure and no number of "
+                    "this report. Find out what they have in common.",
                     n=len(unanswered),
                     all=len(used) + len(skipped),
                 ),

@@ -40,7 +40,7 @@ from reportgen.subject.masks import fitted_mask
 from reportgen.subject.preprocessing import Pipeline, prepare, sighted
 from reportgen.subject.subject import Subject
 from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
-from reportgen.summary import Predicted
+from reportgen.summary import UNANSWERED, Predicted
 from reportgen.techniques import check_limits, chosen
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case, Technique
@@ -252,11 +252,14 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
         else:
             used.append(Predicted(image.name, image.digest, row, truth.get(image.name)))
     if not used:
+        if failed := [one.reason for one in skipped if one.reason.startswith(UNANSWERED)]:
+            raise PassError(failed[0], "see that it takes images of this size, and --batch-size of them at once")
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:3])
         raise ImagesError(
             f"none of {len(skipped)} files is a usable image ({reasons})", "give JPEG, PNG or WebP images"
         )
-    choices = exhibits.choose([_seen(one) for one in used], wanted_exhibits(job), given=job.exhibit, seed=job.seed)
+    showable = used if job.exhibit else [one for one in used if one.answered] or used
+    choices = exhibits.choose([_seen(one) for one in showable], wanted_exhibits(job), given=job.exhibit, seed=job.seed)
     skipped.sort(key=lambda one: one.name)
     used, choices = _called(job.names, used, choices)
     by_name = {one.name: one for one in used}
@@ -271,7 +274,9 @@ def _sample(job: Job, made: Blueprint, used: Sequence[Predicted]) -> tuple[Case,
     if not count or not any(one.technique.scope == "sample" for one in made.planned):
         return ()
     by_name = {one.name: one for one in used}
-    drawable = [Drawable(one.name, one.digest, one.truth.label if one.truth else one.first) for one in used]
+    drawable = [
+        Drawable(one.name, one.digest, one.truth.label if one.truth else one.first) for one in used if one.answered
+    ]
     drawn = (by_name[name] for name in draw_sample(drawable, count, seed=job.seed))
     return tuple(
         Case(one.name, one.digest, (one.first,), ("predicted",), place, one.truth) for place, one in enumerate(drawn)

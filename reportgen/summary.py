@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import reportgen
 from reportgen.engine.resolution import Resolution
 from reportgen.exhibits import WHY, Choice
@@ -23,6 +25,10 @@ SCHEMA_VERSION = 1
 SHOWN_CLASSES = 5
 
 
+UNANSWERED = "the model failed in its forward"
+"""How the reasons begin why an image was skipped that is not to blame."""
+
+
 @dataclass(frozen=True, slots=True)
 class Predicted:
     """One usable image with what the model says of it."""
@@ -36,6 +42,11 @@ class Predicted:
     def first(self) -> int:
         """The predicted class."""
         return int(self.row["index"][0])
+
+    @property
+    def answered(self) -> bool:
+        """Whether its probabilities are numbers: what is made of them can be shown."""
+        return bool(np.isfinite(self.row["probability"]).all())
 
 
 def prediction_facts(one: Predicted, resolution: Resolution) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +37,6 @@ class Sight:
 
 Prepare = Callable[[str], Sight]
 """By the digest of an image. Raises `Unusable`."""
-
-
-NOT_FINITE: Final = "the model's scores for it are not finite"
 
 
 class Unusable(Exception):
@@ -112,10 +109,6 @@ class Worker:
         except PassError as error:
             self._one_by_one(pending, active, error)
             return
-        for digest in _unanswered(trace, names):
-            for one in [one for one in active if not one.knows(digest)]:
-                one.put_error(digest, NOT_FINITE)
-        lacking = {one.planned.name: [not one.knows(digest) for digest in names] for one in active}
         looks = torch.from_numpy(np.stack([sight.look for _digest, sight in pending]))
         for one in [one for one in serving if one in active]:
             needs, passes = one.planned.rows, self.passes
@@ -353,15 +346,6 @@ def traced(
 def _on_host(computed: Mapping[str, Tensor]) -> dict[str, Array]:
     """Results as arrays, copied from the device once."""
     return {name: tensor.detach().contiguous().cpu().numpy() for name, tensor in computed.items()}
-
-
-def _unanswered(trace: Trace | None, digests: Sequence[str]) -> list[str]:
-    """Those images of which the scores say nothing: not a number, or infinite but for classes that are ruled out."""
-    if trace is None or trace.scores is None:
-        return []
-    scores = trace.scores[: len(digests)]
-    useless = (scores.isnan() | (scores == torch.inf)).any(dim=1) | (scores == -torch.inf).all(dim=1)
-    return [digest for digest, found in zip(digests, useless.tolist(), strict=True) if found]
 
 
 def reason_of(error: Exception) -> str:

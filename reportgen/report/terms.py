@@ -117,7 +117,6 @@ REASONS: Final[Sequence[Message]] = (
     _("--transform made the shape {shape}, not {expected}: see --input-size and --channels-in"),
     _("--transform made values that are not finite"),
     _("the model failed in its forward: {error}"),
-    _("the model's scores for it are not finite"),
     _("the input has the shape {shape}, not {expected}: see --input-size and --channels-in"),
     _("the input has values that are not finite"),
     _("too large for the memory of this machine"),

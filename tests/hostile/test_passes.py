@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import reportgen
-from reportgen.errors import ImagesError, ReportgenError
+from reportgen.errors import PassError, ReportgenError
 from reportgen.techniques import registry
 
 OPTIONS: dict[str, Any] = {"preset": "quick", "batch_size": 2, "no_cache": True, "input_size": "32"}
@@ -61,20 +62,10 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("mood", "reason"),
-    [
-        (refuses, "the model failed in its forward: ValueError: too bright <b>for me</b>"),
-        (spoiled(float("nan")), "the model's scores for it are not finite"),
-        (spoiled(float("inf")), "the model's scores for it are not finite"),
-    ],
-    ids=["raises", "nan", "inf"],
-)
-def test_images_without_an_answer_are_left_out(
-    mood: Callable[[Tensor, Tensor], Tensor], reason: str, images: Path, tmp_path: Path
-) -> None:
-    report = reportgen.audit(Moody(mood), images, only=FEW, **OPTIONS)
+def test_images_on_which_the_model_fails_are_left_out(images: Path, tmp_path: Path) -> None:
+    report = reportgen.audit(Moody(refuses), images, only=FEW, **OPTIONS)
     told = report.facts
+    reason = "the model failed in its forward: ValueError: too bright <b>for me</b>"
     assert {one["file"]: one["reason"] for one in told["images"]["skipped"]} == dict.fromkeys(BRIGHT, reason)
     assert told["images"]["used"] == 3
     assert {name: one["status"] for name, one in told["techniques"].items()} == dict.fromkeys(FEW, "complete")
@@ -83,6 +74,22 @@ def test_images_without_an_answer_are_left_out(
     report.write(tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "<b>for me" not in page
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_no_numbers_are_told_and_not_shown_in_detail(
+    value: float, images: Path, tmp_path: Path
+) -> None:
+    report = reportgen.audit(Moody(spoiled(value)), images, only=FEW, **OPTIONS)
+    told = report.facts
+    assert told["images"]["used"] == 5
+    assert not BRIGHT & {one["image"] for one in told["images"]["exhibits"]}
+    assert {name: one["status"] for name, one in told["techniques"].items()} == dict.fromkeys(FEW, "complete")
+    (finding,) = [one for one in told["findings"] if one["rule"] == "predictions.not_finite"]
+    assert (finding["about"], finding["value"], finding["n"]) == ("model", 2, 5)
+    for kind in ("html", "pdf", "json"):
+        report.write(tmp_path / f"r.{kind}")
+    json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_gradients_that_are_not_finite_are_a_section_that_says_so(images: Path) -> None:
@@ -109,9 +116,22 @@ def test_an_image_may_be_answered_later(images: Path, tmp_path: Path) -> None:
     assert not [one for one in mended.facts["findings"] if one["rule"] == "model.unanswered"]
 
 
-def test_a_model_without_any_answer_is_an_error(images: Path) -> None:
-    with pytest.raises(ImagesError, match="none of 5 files is a usable image"):
-        reportgen.audit(Moody(spoiled_all), images, only=FEW, **OPTIONS)
+def test_a_model_that_fails_on_all_images_is_an_error(images: Path) -> None:
+    def refuses_three(scores: Tensor, _bright: Tensor) -> Tensor:
+        if len(scores) == 3:  # two are looked at first, for the layers
+            raise ValueError("nothing for me")
+        return scores
+
+    with pytest.raises(PassError, match="nothing for me"):
+        reportgen.audit(Moody(refuses_three), images, only=["predictions"], **{**OPTIONS, "batch_size": 3})
+
+
+def test_a_model_without_any_number(images: Path, tmp_path: Path) -> None:
+    """Weights that are no numbers: there is little to show, and that is what the report says."""
+    report = reportgen.audit(Moody(spoiled_all), images, only=[*FEW, "hygiene"], **OPTIONS)
+    assert {"predictions.not_finite"} <= {one["rule"] for one in report.facts["findings"]}
+    for kind in ("html", "pdf", "json"):
+        report.write(tmp_path / f"r.{kind}")
 
 
 def spoiled_all(scores: Tensor, _bright: Tensor) -> Tensor:
