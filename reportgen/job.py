@@ -218,7 +218,7 @@ class Job(BaseModel):
     device: str = _option("auto", DONE, "auto, cpu, cuda, cuda:1, mps")
     batch_size: int | None = _option(None, DONE, "images a pass (auto; halves itself when memory runs out)", "N", ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = _option(
-        "fp32", DONE, "of the scan and of ascents, where a GPU is faster with less; maps are always fp32"
+        "fp32", DONE, "of the scan and of ascents, where the machine is faster with less; maps are always fp32"
     )
     jobs: int | None = _option(None, DONE, "threads that decode images (cpu count)", "N", ge=1)
     seed: int = _option(0, DONE, "seed of every random choice", "N", ge=0)
