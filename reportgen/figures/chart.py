@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from reportgen.figures.figure import Picture
 from reportgen.figures.fonts import HAN, font_file
 from reportgen.figures.han import han_covered
+from reportgen.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -220,8 +221,9 @@ def _register_han() -> str:
 def _drawable(words: str, *, han: bool) -> str:
     """`words` with every character that no font has written as an escape, never as a box."""
     known = _register_font() | (han_covered() if han else frozenset())
+    told = "\n".join(map(shown, words.split("\n")))  # fonts map control characters, too, to nothing
     return "".join(
-        c if ord(c) in known or c == "\n" else c.encode("ascii", "backslashreplace").decode("ascii") for c in words
+        c if ord(c) in known or c == "\n" else c.encode("ascii", "backslashreplace").decode("ascii") for c in told
     )
 
 

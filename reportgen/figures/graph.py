@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from reportgen.figures.figure import Picture
 from reportgen.figures.layered import Shape, place, ranks_of
+from reportgen.text import shown
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -128,11 +129,11 @@ def draw_graph(
         ValueError: if an edge names no node or points backwards, a key occurs twice, or there is no node.
     """
     _check(graph, set())
-    shown = {key: share for key, share in (shares or {}).items() if share > 0}
+    timed = {key: share for key, share in (shares or {}).items() if share > 0}
     best: tuple[float, _Laid] | None = None
     for narrow in (False, True):
         for columns in range(1, 5):
-            laid = _in_columns(graph, columns, shown, narrow=narrow)
+            laid = _in_columns(graph, columns, timed, narrow=narrow)
             if laid is None:
                 break
             scale = min(1.0, width / laid.width, height / laid.height)
@@ -142,7 +143,7 @@ def draw_graph(
             break
     if best is None:
         raise ValueError("a graph without nodes cannot be drawn")
-    return _drawn(best[1], best[0], width, shown)
+    return _drawn(best[1], best[0], width, timed)
 
 
 def _check(graph: Graph, seen: set[str]) -> None:
@@ -436,7 +437,7 @@ def _text(box: Box, node: Node, shares: Mapping[str, float], narrow: bool) -> It
     if not box.frame and node.role != "layer":
         middle = box.y + box.height / 2 + _SMALL * 0.34
         place = f'x="{_n(box.x + box.width / 2)}" y="{_n(middle)}" text-anchor="middle"'
-        yield f"<text {place}>{escape(_pill_text(node))}</text>"
+        yield f"<text {place}>{escape(shown(_pill_text(node)))}</text>"
         return
     lines = [_Words(node.title, bold=True), _Words(_counted(node))] if box.frame else _lines(node, shares, narrow)
     y = box.y + 1.6
@@ -445,10 +446,11 @@ def _text(box: Box, node: Node, shares: Mapping[str, float], narrow: bool) -> It
         base = _n(y - 1.9)
         style = f' font-weight="600" font-size="{_TITLE}"' if line.bold else ""
         if line.left:
-            yield f'<text x="{_n(box.x + _PAD)}" y="{base}"{style}>{escape(line.left)}</text>'
+            yield f'<text x="{_n(box.x + _PAD)}" y="{base}"{style}>{escape(shown(line.left))}</text>'
         if line.right:
             right = _n(box.x + box.width - _PAD)
-            yield f'<text x="{right}" y="{base}" text-anchor="end" fill-opacity="0.75">{escape(line.right)}</text>'
+            end = f'x="{right}" y="{base}" text-anchor="end"'
+            yield f'<text {end} fill-opacity="0.75">{escape(shown(line.right))}</text>'
 
 
 def _path(line: _Line) -> str:
