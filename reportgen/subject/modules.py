@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.errors import ModelFileError, UnsafeModelError
-from reportgen.subject.safe_pickle import MOST_LETTERS, Inert, Name, TensorSpec
+from reportgen.subject.safe_pickle import MEMBER, MOST_LETTERS, Inert, Name, TensorSpec
 
 _PACKAGES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "timm.models.", "timm.layers.")
 _HOOKS = (
@@ -267,13 +267,26 @@ def _function(path: str) -> Any:
 
 
 def _enumeration(value: Any) -> Any:
-    """A member of a library's enumeration, or None."""
-    if not isinstance(value, Inert) or not value.path.startswith(("timm.layers.", "torchvision.ops.", "torch.nn.")):
+    """A member of a library's enumeration, by its value or by its name; or None."""
+    if not isinstance(value, Inert):
         return None
+    if value.path == MEMBER:
+        kind = _known_enumeration(value.args[0].path)
+        return None if kind is None else kind.__members__.get(value.args[1])
     if len(value.args) != 1 or not isinstance(value.args[0], str | int):
         return None
+    kind = _known_enumeration(value.path)
     try:
-        found = _imported(value.path)
-        return found(value.args[0]) if isinstance(found, type) and issubclass(found, enum.Enum) else None
-    except (ImportError, ValueError):
+        return None if kind is None else kind(value.args[0])
+    except ValueError:
         return None
+
+
+def _known_enumeration(path: str) -> type[enum.Enum] | None:
+    if not path.startswith(("timm.layers.", "torchvision.ops.", "torch.nn.")):
+        return None
+    try:
+        found = _imported(path)
+    except ImportError:
+        return None
+    return found if isinstance(found, type) and issubclass(found, enum.Enum) else None

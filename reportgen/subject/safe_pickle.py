@@ -19,7 +19,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 MOST_BYTES = 512 * 2**20
 """A pickle larger than this holds no names and shapes."""
@@ -136,6 +136,10 @@ class TensorSpec:
     stride: tuple[int, ...]
     dtype: str | None = None
     parameter: bool = False
+
+
+MEMBER: Final = "builtins.getattr"
+"""The path of what stands for a member of an enumeration that is given by its name."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +269,21 @@ def _unsupported(form: str) -> Callable[..., Any]:
     return refuse
 
 
+def _member(*args: Any) -> Inert:
+    """What some Pythons (3.11.0 to 3.11.3) write for a member of an enumeration: ``getattr(Class, "NAME")``.
+
+    Nothing is looked up: a stand-in notes class and name, and `reportgen.subject.modules` knows which it takes.
+    """
+    if len(args) != 2 or not isinstance(args[0], Name) or not args[0].path.startswith(_PACKAGES):
+        raise ForbiddenGlobal("builtins.getattr")
+    if not isinstance(args[1], str) or not args[1].isidentifier() or args[1].startswith("_"):
+        raise ForbiddenGlobal("builtins.getattr")
+    return Inert(MEMBER, args)
+
+
 _BUILDERS: dict[str, Callable[..., Any]] = {
+    "__builtin__.getattr": _member,
+    "builtins.getattr": _member,
     "collections.OrderedDict": _ordered,
     "__builtin__.set": _set,
     "builtins.set": _set,

@@ -67,6 +67,8 @@ CALLS = {
     "importlib": name("importlib", "import_module") + text("os") + b"\x85R.",
     "through torch": name("torch.serialization", "os.system") + TOUCH + b"\x85R.",
     "getattr": name("builtins", "getattr") + name("os", "path") + text("os") + b"\x86R.",
+    "getattr of a library": name("builtins", "getattr") + name("torch.nn", "Module") + text("__init__") + b"\x86R.",
+    "getattr of a list": name("builtins", "getattr") + b"]" + text("append") + b"\x86R.",
     "marshal": name("marshal", "loads") + text("x") + b"\x85R.",
     "ctypes": name("ctypes", "CDLL") + text("libc.so.6") + b"\x85R.",
     "pty": name("pty", "spawn") + TOUCH + b"\x85R.",

@@ -139,6 +139,20 @@ def test_precedence_and_candidates(tmp_path: Path) -> None:
     assert equal(vit.eval(), found, noise(1, 224))
 
 
+def test_members_of_enumerations_as_older_pythons_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.0 to 3.11.3: ``getattr(Format, "NCHW")`` in place of ``Format("NCHW")``."""
+    timm = pytest.importorskip("timm")
+    from timm.layers.format import Format
+
+    monkeypatch.setattr(Format, "__reduce_ex__", lambda self, _protocol: (getattr, (type(self), self._name_)))
+    vit = timm.create_model("deit_tiny_patch16_224", num_classes=3)
+    nn.init.normal_(vit.head.weight)
+    torch.save(vit, tmp_path / "m.pt")
+    found, _facts = opened(tmp_path / "m.pt")
+    assert equal(vit.eval(), found, noise(1, 224))
+    assert found.patch_embed.output_fmt is vit.patch_embed.output_fmt
+
+
 def test_every_torchvision_classifier_is_known() -> None:
     known = {one.name for one in catalogue()[0]}
     assert {f"torchvision:{name}" for name in torchvision_names()} <= known
