@@ -45,7 +45,7 @@ from reportgen.techniques.technique import Case, Technique
 METHODS = ("grad_cam", "grad_cam_pp", "layer_cam")
 LAYERS = ("last:4",)
 STEPS = 4
-CHANNELS = 4
+CHANNELS = 8
 
 
 def main() -> int:
