@@ -8,7 +8,6 @@ made by ``scripts/build_fingerprints.py``.
 
 from __future__ import annotations
 
-import difflib
 import json
 import zlib
 from collections import Counter
@@ -198,8 +197,3 @@ def _choose(whole: Sequence[_Fit], shown: str, trusted: Sequence[str]) -> Match:
 def described(name: str) -> Known | None:
     """The description of a qualified name, or None where the data do not have it."""
     return next((one for one in catalogue()[0] if one.name == name), None)
-
-
-def similar(name: str) -> tuple[str, ...]:
-    """Names like this one, for messages."""
-    return tuple(difflib.get_close_matches(name, [one.name for one in catalogue()[0]], n=3))
