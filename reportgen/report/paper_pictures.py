@@ -121,16 +121,17 @@ class Strip:
                 Pixels(placed.picture).place(stream, *corner, placed.width * _PX, placed.height * _PX)
         if not self._composition.words:
             return
-        stream.begin_text()
-        tone = None
-        for words in self._composition.words:
-            if words.tone != tone:
-                tone = words.tone
-                stream.set_color_rgb(*self._letters.colour(tone))
-            size = words.size * POINT * _PX
-            bold = tone == "strong"
-            self._letters.draw(stream, words.text, words.x * _PX, words.y * _PX + ASCENT * size, size, bold=bold)
-        stream.end_text()
+        with stream.stacked():  # which font is set is nobody's business outside
+            stream.begin_text()
+            tone = None
+            for words in self._composition.words:
+                if words.tone != tone:
+                    tone = words.tone
+                    stream.set_color_rgb(*self._letters.colour(tone))
+                size = words.size * POINT * _PX
+                bold = tone == "strong"
+                self._letters.draw(stream, words.text, words.x * _PX, words.y * _PX + ASCENT * size, size, bold=bold)
+            stream.end_text()
 
 
 class Bar:
@@ -169,6 +170,7 @@ class Letters:
         self._fonts, self._lang, self._accent = fonts, lang, accent
         self._families = (*_FAMILIES, FAMILY) if han else _FAMILIES
         self._boxes: dict[tuple[float, bool], Any] = {}
+        self._lines: dict[tuple[str, float, bool], list[bytes]] = {}
 
     def colour(self, tone: Tone) -> tuple[float, ...]:
         """Red, green and blue from 0 to 1."""
@@ -177,13 +179,22 @@ class Letters:
         return _rgb(_SOFT if tone == "soft" else _INK)
 
     def draw(self, stream: Any, text: str, x: float, y: float, size: float, *, bold: bool) -> None:
-        """One line; the left end of its base is at `x`, `y`."""
+        """One line; the left end of its base is at `x`, `y`. Words that come again are shaped once."""
+        key = text, size, bold
+        if key not in self._lines:
+            self._lines[key] = self._line(stream.clone(), *key)
+        stream.set_text_matrix(1, 0, 0, -1, x, y)
+        stream.stream += self._lines[key]
+
+    def _line(self, stream: Any, text: str, size: float, bold: bool) -> list[bytes]:
+        """What sets the fonts and shows the glyphs of a line, wherever it stands."""
         from weasyprint.draw.text import draw_first_line
         from weasyprint.matrix import Matrix
 
         box = self._boxes.get((size, bold)) or self._boxes.setdefault((size, bold), self._box(size, bold))
         box.pango_layout.set_text(text)
-        draw_first_line(stream, box, "none", "none", Matrix(d=-1, e=x, f=y))
+        draw_first_line(stream, box, "none", "none", Matrix(d=-1))
+        return list(stream.stream[1:])  # after the matrix, which is the place
 
     def _box(self, size: float, bold: bool) -> Any:
         from weasyprint.css.properties import INITIAL_VALUES
