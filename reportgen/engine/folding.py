@@ -163,22 +163,33 @@ def _bound(signature: Mapping[str, Any], args: Sequence[Any], named: Mapping[str
     }
 
 
-class _Through(torch.autograd.Function):
-    """A function in the forward, nothing in the backward."""
+class _Normalised(torch.autograd.Function):
+    """A batch normalisation in the forward, nothing in the backward.
+
+    In place, where that gives the same bits: nothing but the normalisation reads what a folded convolution returned.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        return function(x)
+    def forward(x: Tensor, function: Callable[..., Tensor], given: Mapping[str, Any], in_place: bool) -> Tensor:
+        if not in_place:
+            return function(x, **given)
+        statistics = {key: given[key] for key in ("weight", "bias", "running_mean", "running_var", "momentum", "eps")}
+        unused = x.new_empty(0), x.new_empty(0)
+        torch.ops.aten.native_batch_norm.out(
+            x, **statistics, training=False, out=x, save_mean=unused[0], save_invstd=unused[1]
+        )
+        return x
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing is kept."""
+        if inputs[3]:
+            ctx.mark_dirty(output)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradients[0], None, None, None
 
 
 class Folding:
@@ -272,7 +283,10 @@ class Folded(TorchFunctionMode):
             given = _bound(_NORMALISATION, args, named)
             if id(given["running_mean"]) in self._means:
                 x = given.pop("input")
-                return x if self._way == "whole" else _Through.apply(x, lambda v: func(v, **given))
+                if self._way == "whole":
+                    return x
+                in_place = x.device.type == "cpu" and x.dtype == torch.float32 and not x.is_leaf and not x._is_view()
+                return _Normalised.apply(x, func, given, in_place)
         return func(*args, **named)
 
     def _convolve(
