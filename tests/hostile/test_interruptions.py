@@ -3,6 +3,7 @@
 More than the few of a usual test run, in about a second a processor each:
 
     python -m pytest tests/hostile/test_interruptions.py --kills 200 --every-write
+    python -m pytest tests/hostile/test_interruptions.py --demo-kills 10
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -103,6 +106,45 @@ def test_killed_at_a_write(how: str, undisturbed: Undisturbed, tmp_path: Path, r
         assert status == -signal.SIGKILL, place
         undisturbed.resumes(cache, out)
         shutil.rmtree(cache)
+
+
+def demo(folder: Path) -> subprocess.Popen[bytes]:
+    """The demo as a user starts it, with all it keeps in one folder."""
+    folder.mkdir(exist_ok=True)
+    told = {"REPORTGEN_CACHE_DIR": str(folder / "cache"), "SOURCE_DATE_EPOCH": "1700000000"}
+    words = [sys.executable, "-m", "reportgen", "demo", "--directory", str(folder)]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(words, env={**os.environ, **told}, stdout=log, stderr=log)
+
+
+def test_the_demo_killed_at_a_random_moment(
+    tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = request.config.getoption("--demo-kills")
+    if not wanted:
+        pytest.skip("it takes minutes: --demo-kills 10")
+    begin = time.monotonic()
+    assert demo(tmp_path / "whole").wait() == 0
+    seconds = time.monotonic() - begin
+    expected = documents(tmp_path / "whole")
+    assert set(expected) == {".html", ".pdf", ".json"}
+    chance, done = random.Random(0), 0
+    while done < wanted:
+        folder, moment = tmp_path / "killed", chance.uniform(0, seconds)
+        process = demo(folder)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        process.kill()
+        if process.wait() == -signal.SIGKILL:  # otherwise it was done: no work was under way
+            done += 1
+            stored = len(list((folder / "cache").rglob("*.safetensors")))
+            with capsys.disabled():
+                print(
+                    f"killed after {moment:.0f} of {seconds:.0f} s while at: {step_of(folder)}, {stored} entries stored"
+                )
+            assert demo(folder).wait() == 0
+            assert documents(folder) == expected
+        shutil.rmtree(folder)
 
 
 def test_writes_are_those_of_store_and_documents(undisturbed: Undisturbed) -> None:
