@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -40,12 +41,13 @@ class Fault:
 
     Attributes:
         how: ``before`` or ``after``: the process dies there. ``full store``, ``full output``: from there on the disk
-            has no room for the one or the other. ``count``: writes are only counted.
-        at: number of the boundary, from 0, in the order in which the run comes to them.
+            has no room for the one or the other. ``count``: writes are only counted. ``moment``: it dies after so many
+            seconds of the processor's time, wherever it is then.
+        at: number of the boundary, from 0, in the order in which the run comes to them; or seconds.
     """
 
     how: str
-    at: int = 0
+    at: float = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,21 @@ def documents(out: Path) -> dict[str, bytes]:
     return {path.suffix: path.read_bytes() for path in sorted(out.glob("report.*"))}
 
 
+def end_after(seconds: float) -> None:
+    """Let the system end this process after so many seconds of work, at once, as a kill does.
+
+    Work is counted and not time, so that moments are spread over a run however busy the machine is. The program that
+    takes the place of this one inherits it.
+    """
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, max(seconds, 0.001))
+
+
+def seconds_of(out: Path) -> float:
+    """Time of the processor that a run took."""
+    return float((out / "seconds").read_text())
+
+
 def boundaries(out: Path) -> list[str]:
     """The writes a run under ``Fault(0, "count")`` came to."""
     return (out / "boundaries").read_text().splitlines()
@@ -144,7 +161,9 @@ def _run(subject: Subject, cache: Path, out: Path, fault: Fault | None, locks: b
     from reportgen.cli import main
 
     targets = [word for kind in subject.kinds for word in ("-o", str(out / f"report.{kind}"))]
-    sys.exit(main([str(subject.model), str(subject.images), *subject.words, *targets]))
+    status = main([str(subject.model), str(subject.images), *subject.words, *targets])
+    (out / "seconds").write_text(str(time.process_time()))
+    sys.exit(status)
 
 
 def _count_calls(out: Path) -> None:
@@ -167,7 +186,10 @@ def _weaken() -> None:
 
 
 def _arm(fault: Fault, cache: Path, out: Path) -> None:
-    """Put the fault in the way of every write."""
+    """Put the fault in the way of every write, or at the end of a time."""
+    if fault.how == "moment":
+        end_after(fault.at)
+        return
     passed = iter(range(sys.maxsize))
 
     def armed(real: Callable[..., Any], name: str) -> Callable[..., Any]:
