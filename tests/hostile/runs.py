@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -42,7 +43,8 @@ class Fault:
     Attributes:
         how: ``before`` or ``after``: the process dies there. ``full store``, ``full output``: from there on the disk
             has no room for the one or the other. ``count``: writes are only counted. ``moment``: it dies after so many
-            seconds of the processor's time, wherever it is then.
+            seconds of the processor's time, wherever it is then. ``vanish``: the store is removed there. ``read-only``:
+            nothing in the store can be changed.
         at: number of the boundary, from 0, in the order in which the run comes to them; or seconds.
     """
 
@@ -142,6 +144,25 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix in (".part", ".tmp")]
 
 
+class Undisturbed:
+    """What a run comes to that nobody disturbs: its documents, its writes, how much processor time it takes."""
+
+    def __init__(self, context: ForkServerContext, folder: Path) -> None:
+        self.context, self.subject = context, small(folder / "subject")
+        assert finished(context, self.subject, folder / "warming-up", folder / "first") == 0  # what is imported lazily
+        assert finished(context, self.subject, folder / "cache", folder / "whole", Fault("count")) == 0
+        self.seconds = seconds_of(folder / "whole")
+        self.documents = documents(folder / "whole")
+        self.writes = boundaries(folder / "whole")
+
+    def resumes(self, cache: Path, out: Path) -> None:
+        """A run on what is left of a disturbed one gives the same documents and begins nothing that it does not end."""
+        begun = set(leftovers(out))  # by one that was killed: nobody knows that it is not alive any more
+        assert finished(self.context, self.subject, cache, out) == 0
+        assert documents(out) == self.documents
+        assert set(leftovers(out)) == begun
+
+
 # in the process of a run
 # ----------------------------------------------------------------------------------------------------------------
 
@@ -185,10 +206,27 @@ def _weaken() -> None:
     filelock.FileLock.release = lambda _self, **_options: None  # type: ignore[assignment,method-assign]
 
 
+def _lock_down(cache: Path) -> None:
+    """Every call that would change something below a folder fails, as on a file system that is mounted so."""
+    inside = str(cache) + os.sep
+
+    def refused(event: str, words: tuple[Any, ...]) -> None:
+        changing = event in ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.utime", "os.chmod", "os.truncate")
+        if event == "open" and isinstance(words[2], int):
+            changing = bool(words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if changing and any(isinstance(word, str | Path) and str(word).startswith(inside) for word in words):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    sys.addaudithook(refused)
+
+
 def _arm(fault: Fault, cache: Path, out: Path) -> None:
     """Put the fault in the way of every write, or at the end of a time."""
     if fault.how == "moment":
         end_after(fault.at)
+        return
+    if fault.how == "read-only":
+        _lock_down(cache)
         return
     passed = iter(range(sys.maxsize))
 
@@ -202,6 +240,8 @@ def _arm(fault: Fault, cache: Path, out: Path) -> None:
                 stored = Path(options["dir"]).is_relative_to(cache)
                 if stored == (fault.how == "full store"):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if number == fault.at and fault.how == "vanish":
+                shutil.rmtree(cache)
             if number == fault.at and fault.how == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             found = real(*args, **options)

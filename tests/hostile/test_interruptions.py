@@ -27,45 +27,18 @@ import pytest
 from tests.hostile.runs import (
     Fault,
     Subject,
-    boundaries,
+    Undisturbed,
     calls,
     documents,
     end_after,
     finished,
     leftovers,
-    seconds_of,
-    server,
-    small,
     start,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed")
 FEW = 6
 """Writes at which a run is killed in a usual test run."""
-
-
-class Undisturbed:
-    """What a run comes to that nobody disturbs: its documents, its writes, how much processor time it takes."""
-
-    def __init__(self, context: ForkServerContext, folder: Path) -> None:
-        self.context, self.subject = context, small(folder / "subject")
-        assert finished(context, self.subject, folder / "warming-up", folder / "first") == 0  # what is imported lazily
-        assert finished(context, self.subject, folder / "cache", folder / "whole", Fault("count")) == 0
-        self.seconds = seconds_of(folder / "whole")
-        self.documents = documents(folder / "whole")
-        self.writes = boundaries(folder / "whole")
-
-    def resumes(self, cache: Path, out: Path) -> None:
-        """A run on what is left of a disturbed one gives the same documents and begins nothing that it does not end."""
-        begun = set(leftovers(out))  # by one that was killed: nobody knows that it is not alive any more
-        assert finished(self.context, self.subject, cache, out) == 0
-        assert documents(out) == self.documents
-        assert set(leftovers(out)) == begun
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return Undisturbed(server(), tmp_path_factory.mktemp("interruptions"))
 
 
 def step_of(out: Path) -> str:
