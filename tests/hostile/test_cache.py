@@ -90,11 +90,11 @@ def answers(undisturbed: Undisturbed, cache: Path, out: Path, fault: Fault | Non
 def test_one_damaged_entry(
     undisturbed: Undisturbed, full: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Of each kind of entry one, or each entry, in the one or the other way."""
+    """Of every other kind of entry one, or each entry, in the one or the other way."""
     chance = random.Random(0)
     store = Store(full)
     first = {str((store.get(path.stem) or pytest.fail(path.name)).facts.get("kind")): path for path in entries(full)}
-    chosen = entries(full) if request.config.getoption("--every-write") else list(first.values())
+    chosen = entries(full) if request.config.getoption("--every-write") else list(first.values())[::2]
     for number, path in enumerate(chosen):
         cache = tmp_path / "cache"
         shutil.copytree(full, cache)
@@ -113,9 +113,8 @@ def test_all_entries_damaged(undisturbed: Undisturbed, full: Path, tmp_path: Pat
 
 
 def test_a_store_that_vanishes_during_the_run(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    for number, place in enumerate((4, len(undisturbed.writes) // 2)):
-        answers(undisturbed, tmp_path / f"cache{number}", tmp_path / "out", Fault("vanish", place))
-        assert "the cache cannot be written" in (tmp_path / "out" / "log").read_text()
+    answers(undisturbed, tmp_path / "cache", tmp_path / "out", Fault("vanish", len(undisturbed.writes) // 2))
+    assert "the cache cannot be written" in (tmp_path / "out" / "log").read_text()
 
 
 def test_a_store_that_can_only_be_read(undisturbed: Undisturbed, full: Path, tmp_path: Path) -> None:
