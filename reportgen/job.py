@@ -137,6 +137,13 @@ PATHS = (
 )  # fmt: skip
 """Options that name one file or folder."""
 
+RUNS_CODE = ("trust_model", "transform", "pythonpath", "arch")
+"""Options by which code of others may run: not by a file that merely lies in the folder where one works."""
+
+_MOST_TOML = 2**18
+_MOST_DOTS = 100
+"""In a line of TOML: keys of many parts take memory by the square of their number."""
+
 WITHHELD = "(withheld)"
 """Stands for what ``--names`` does not allow to be told."""
 
@@ -365,7 +372,7 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
     Relative paths in a configuration are relative to the file that names them.
 
     Raises:
-        UsageError: if `file` is missing or a file is not TOML.
+        UsageError: if `file` is missing, a file is not TOML, or one that nobody named asks to run code.
     """
     if file is not None:
         table = _toml(file)
@@ -375,10 +382,15 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
         table = _toml(found)
     elif (folder / "pyproject.toml").is_file():
         found = folder / "pyproject.toml"
-        table = _toml(found).get("tool", {}).get("reportgen", {})
+        tools = _toml(found).get("tool", {})
+        table = tools.get("reportgen", {}) if isinstance(tools, dict) else {}
     else:
         return {}
+    if not isinstance(table, dict):
+        raise UsageError(f"[tool.reportgen] of {found.name} is no table", "see the README for an example")
     options = {str(key).replace("-", "_"): value for key, value in table.items()}
+    if file is None:
+        _without_code(options, found)
     for name in PATHS:
         if isinstance(options.get(name), str):
             options[name] = found.parent / options[name]
@@ -389,12 +401,26 @@ def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
     return options
 
 
+def _without_code(options: dict[str, Any], found: Path) -> None:
+    """Models come in folders of others, and a configuration may lie beside them."""
+    known = str(options.get("arch", "")).partition(":")[0] in ("torchvision", "timm")
+    for name in RUNS_CODE:
+        if options.get(name) and not (name == "arch" and (known or ":" not in str(options["arch"]))):
+            raise UsageError(
+                f"{found.name} asks to run code ({name.replace('_', '-')}), and nobody named it",
+                f"if it is yours, add --config {found.name}",
+            )
+
+
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        words = file.read_text(encoding="utf-8")
+        if len(words) > _MOST_TOML or any(line.count(".") > _MOST_DOTS for line in words.splitlines()):
+            raise UsageError(f"{file.name} is too long", f"a configuration has at most {_MOST_TOML // 1024} KB")
+        return tomllib.loads(words)
     except OSError as error:
         raise UsageError(f"cannot read {file.name}: {error.strerror}", "give --config an existing TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{file.name} is not TOML: {error}", "see the README for an example") from None
 
 

@@ -181,3 +181,37 @@ def test_errors_are_two_lines_at_most(
     assert told in captured.err
     assert len(captured.err.splitlines()) <= 2
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["trust-model = true", "trust_model = true", 'transform = "own:code"', 'pythonpath = "."', 'arch = "own:net"'],
+)
+def test_a_configuration_that_nobody_named_runs_no_code(line: str, tmp_path: Path) -> None:
+    """Models come in folders of others; what lies beside them may be a configuration."""
+    for name, words in (("reportgen.toml", line), ("pyproject.toml", f"[tool.reportgen]\n{line}")):
+        (tmp_path / name).write_text(words)
+        with pytest.raises(UsageError, match="asks to run code") as caught:
+            read_toml(None, tmp_path)
+        assert caught.value.remedy == f"if it is yours, add --config {name}"
+        (tmp_path / name).unlink()
+    (tmp_path / "reportgen.toml").write_text(line)
+    assert len(read_toml(tmp_path / "reportgen.toml", tmp_path)) == 1
+
+
+def test_a_configuration_may_name_an_architecture(tmp_path: Path) -> None:
+    for arch in ("resnet50", "timm:resnet50", "torchvision:resnet50"):
+        (tmp_path / "reportgen.toml").write_text(f'arch = "{arch}"\ntrust-model = false')
+        assert read_toml(None, tmp_path)["arch"] == arch
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["a=" + "[" * 100_000, "a=" + "9" * 10_000, ".".join(["a"] * 50_000) + "=1", "#" * 300_000, "a = 1\na = 2"],
+    ids=["a nest", "a number", "a key of many parts", "too long", "twice"],
+)
+def test_configurations_without_end_are_refused(words: str, tmp_path: Path) -> None:
+    (tmp_path / "reportgen.toml").write_text(words)
+    with pytest.raises(UsageError) as caught:
+        read_toml(None, tmp_path)
+    assert len(str(caught.value).splitlines()) == 2

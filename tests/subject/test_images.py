@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -186,6 +187,8 @@ def test_pipes_sockets_and_devices_never_block(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     os.mkfifo(tmp_path / "pipe.png")
     os.mkfifo(tmp_path / "pipe")
+    for device in ("zero", "full", "stdin"):
+        (tmp_path / f"{device}.png").symlink_to(f"/dev/{device}")
     with socket.socket(socket.AF_UNIX) as listening:
         before = os.getcwd()
         os.chdir(tmp_path)  # the length of a socket's path is limited
@@ -195,13 +198,33 @@ def test_pipes_sockets_and_devices_never_block(tmp_path: Path) -> None:
             os.chdir(before)
         found = find_images([tmp_path])
     assert [ref.name for ref in found.images] == ["a.png"]
-    assert {one.reason for one in found.skipped} == {"not a file but a pipe, socket or device"}
+    assert len(found.skipped) == 6
+    reasons = {one.reason for one in found.skipped if one.name != "stdin.png"}  # it may be a file here
+    assert reasons == {"not a file but a pipe, socket or device"}
     with pytest.raises(ImagesError, match="pipe, socket or device"):
         find_images([tmp_path / "pipe.png"])
     with pytest.raises(ImageError, match="pipe, socket or device"):
         opened(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="pipe, socket or device"):
         opened(Path(os.devnull))
+
+
+def test_a_hundred_thousand_files(tmp_path: Path) -> None:
+    """One in ten is an image; all are told, each once."""
+    save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("words")
+    for folder in range(100):
+        place = tmp_path / "images" / str(folder)
+        place.mkdir(parents=True)
+        for suffix in (".png", ".txt"):  # a file has no room for a hundred thousand names
+            shutil.copyfile(tmp_path / f"a{suffix}", place / f"0{suffix}")
+        for number in range(1, 999):
+            suffix = ".txt" if number % 10 else ".png"
+            os.link(place / f"0{suffix}", place / f"{number}{suffix}")
+    found = find_images([tmp_path / "images"], limit=50)
+    assert (len(found.images), len(found.others), len(found.skipped)) == (50, 9_950, 90_000)
+    told = {*(ref.name for ref in found.images), *found.others, *(one.name for one in found.skipped)}
+    assert len(told) == 100_000
 
 
 def test_an_unreadable_folder_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
