@@ -85,6 +85,7 @@ class Container:
         metadata: words that stand beside the tensors (safetensors).
         records: bytes of the storages by their keys.
         sizes: how many bytes those are.
+        foreign: names of other packages that stand-ins took the place of.
     """
 
     kind: str
@@ -92,6 +93,7 @@ class Container:
     metadata: Mapping[str, str]
     records: Mapping[str, bytes] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
     _cache: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def check(self, specs: Iterable[TensorSpec | Tensor]) -> None:
@@ -305,9 +307,10 @@ def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
             raise MalformedPickle(f"record {spec.key[:40]!r} is too short")
         return spec
 
-    tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage)
+    foreign: set[str] = set()
+    tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage, foreign=foreign)
     sizes = {key: info.file_size for key, info in records.items()}
-    return Container("zip", tree, {}, _ZipRecords(archive, records), sizes)
+    return Container("zip", tree, {}, _ZipRecords(archive, records), sizes, tuple(sorted(foreign)))
 
 
 def _storage_of(pid: Any) -> StorageSpec:
@@ -347,7 +350,8 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("views of storages, which torch stopped writing in 2018")
             return specs.setdefault(spec.key, spec)
 
-        tree = read_pickle(file, storage, size)
+        foreign: set[str] = set()
+        tree = read_pickle(file, storage, size, foreign)
         order = read_pickle(file, _refused, size)
         if not isinstance(order, list) or not all(isinstance(key, str) for key in order):
             raise MalformedPickle("no list of storages")
@@ -362,7 +366,8 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("truncated")
     if missing := set(specs) - set(records):
         raise MalformedPickle(f"storage {min(missing)[:40]!r} is missing")
-    return Container("legacy", tree, {}, records, {key: len(data) for key, data in records.items()})
+    sizes = {key: len(data) for key, data in records.items()}
+    return Container("legacy", tree, {}, records, sizes, tuple(sorted(foreign)))
 
 
 def _refused(_pid: Any) -> StorageSpec:

@@ -21,21 +21,14 @@ from reportgen.subject.architectures import (
     published,
     qualified,
 )
+from reportgen.subject.checkpoints import EMA, RAW, is_state, tensors_of
 from reportgen.subject.containers import Container
-from reportgen.subject.contents import (
-    EMA,
-    RAW,
-    Contents,
-    is_state,
-    own_words,
-    read_contents,
-    shape_of,
-    tensors_of,
-)
+from reportgen.subject.contents import Contents, own_words, read_contents, shape_of
 from reportgen.subject.fitting import classes_of, fill, refit_head, stem_channels
-from reportgen.subject.modules import build, channels_of
+from reportgen.subject.modules import build, channels_of, strangers
 from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
 from reportgen.subject.sharded import files_of
+from reportgen.subject.twins import twins_in
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,7 @@ class ModelFacts:
         labels: class names found in the file, or the published ones where there are as many classes.
         labels_from: ``file``, ``published``, or None.
         head_published: the head has the published number of classes.
+        replaced: classes of the file that were not run: a twin, or the recognised architecture, takes their place.
     """
 
     file: str
@@ -82,6 +76,7 @@ class ModelFacts:
     labels: tuple[str, ...] | None
     head_published: bool
     labels_from: str | None = None
+    replaced: tuple[str, ...] = ()
 
 
 # opening
@@ -119,7 +114,12 @@ def open_model(
     try:
         contents = read_contents(path, shown, weights)
         if contents.module is not None and arch is None:
-            return _from_module(contents, shown, common)
+            try:
+                return _from_module(contents, shown, common)
+            except UnsafeModelError as refusal:
+                if trust:  # its own classes are wanted then
+                    raise
+                common["replaced"] = _without_its_classes(contents, shown, refusal)
         return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
     except UnsafeModelError:
         if not trust:
@@ -138,16 +138,35 @@ def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tupl
         words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ModelFileError(f"{shown!r} is damaged: a module lacks a part ({words})", "get the file again") from error
     library = type(module).__module__.partition(".")[0]
-    own = contents.module.state.get("pretrained_cfg") or contents.module.state.get("default_cfg")
-    own = own_words(own) if isinstance(own, dict) else {}
-    named = own.get("architecture")
+    named = contents.own.get("architecture")
     try:
         match: Match | None = recognise(contents.shapes, shown, trusted=[f"timm:{named}"] if named else [])
     except ArchitectureError:
         match = None
     fitting = [name for name in (match.name, *match.candidates) if name.startswith(f"{library}:")] if match else []
     name = fitting[0] if fitting else contents.module.path
+    common["replaced"] = twins_in(contents.container.foreign)
     return module, _facts(contents, common, name, "class", tuple(fitting[1:]), "", (), module)
+
+
+def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelError) -> tuple[str, ...]:
+    """The classes of a pickled module that the weights alone do without. Raises `refusal` where they do not."""
+    assert contents.module is not None
+    own = strangers(contents.module)
+    try:
+        if own:
+            recognise(contents.shapes, shown)
+            return own
+    except ArchitectureError:
+        pass
+    if contents.module.path.startswith("ultralytics.nn.tasks."):
+        kind = contents.module.path.rpartition(".")[2]
+        if kind != "ClassificationModel":
+            raise ModelFileError(
+                f"{shown!r} is a {kind} of Ultralytics, not an image classifier",
+                "give a classifier of it, for example yolo11n-cls.pt",
+            ) from None
+    raise refusal
 
 
 def _from_weights(
@@ -240,7 +259,7 @@ def _facts(
     known = described(name)
     linears = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
     classes = classes_of(stripped(contents.shapes, prefix), known.heads) if known else next(reversed(linears), None)
-    facts = published(name, contents.own.get("pretrained_cfg")) if ":" in name else None
+    facts = published(name, contents.own.get("pretrained_cfg"))
     as_published = facts is not None and classes is not None and classes == facts.classes
     labels = contents.own.get("labels")
     source = "file" if labels else None
