@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from reportgen.subject.architectures import (
     published,
     qualified,
 )
+from reportgen.subject.body_and_head import built as body_and_head
+from reportgen.subject.body_and_head import is_body_and_head, recognised_body
 from reportgen.subject.checkpoints import EMA, RAW, is_state, tensors_of
 from reportgen.subject.containers import Container
 from reportgen.subject.contents import Contents, own_words, read_contents, shape_of
-from reportgen.subject.fitting import classes_of, fill, refit_head, stem_channels
+from reportgen.subject.fitting import classes_of, fill, fitting_prefix, refit_head, stem_channels
 from reportgen.subject.modules import build, channels_of, strangers
 from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
 from reportgen.subject.sharded import files_of
@@ -120,6 +122,8 @@ def open_model(
                 if trust:  # its own classes are wanted then
                     raise
                 common["replaced"] = _without_its_classes(contents, shown, refusal)
+        if arch is None and is_body_and_head(contents.shapes):
+            return _from_body_and_head(contents, shown, common)
         return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
     except UnsafeModelError:
         if not trust:
@@ -154,8 +158,11 @@ def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelErr
     assert contents.module is not None
     own = strangers(contents.module)
     try:
+        if own and is_body_and_head(contents.shapes):
+            recognised_body(contents.shapes, shown)
+        elif own:
+            _settle_architecture(contents, shown, None)
         if own:
-            recognise(contents.shapes, shown)
             return own
     except ArchitectureError:
         pass
@@ -186,6 +193,9 @@ def _from_weights(
     if name.partition(":")[0] not in ("torchvision", "timm"):
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
     module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
+    if known is None:
+        prefix = fitting_prefix(module, contents.shapes)
+        state = stripped(contents.state, prefix)
     if known and channels_in is None:
         own = stem_channels(module, known.stem, shapes)
         if own is not None:
@@ -196,6 +206,15 @@ def _from_weights(
     stray = fill(module, state, shown, name, contents.container.tensor)
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
     return module.float().eval(), _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
+
+
+def _from_body_and_head(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
+    match = recognised_body(contents.shapes, shown)
+    module = body_and_head(match.name, contents.shapes)
+    stray = fill(module, contents.state, shown, match.name, contents.container.tensor)
+    facts = _facts(contents, common, match.name, "recognised", match.candidates, "", tuple(stray), module)
+    outputs = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
+    return module.float().eval(), replace(facts, num_classes=outputs[-1] if outputs else None, head_published=False)
 
 
 def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tuple[str, str, tuple[str, ...], str]:
@@ -231,19 +250,16 @@ def _fits(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         expected = meta(qualified(name), classes=None, channels=None).state_dict()
     except ArchitectureError:
         return False
-    state = stripped(shapes, _prefix_for(shapes, name))
-    return all(key in state for key in expected if counts(key))
+    return any(
+        all(key in state for key in expected if counts(key))
+        for state in (stripped(shapes, prefix) for prefix in prefixes(shapes))
+    )
 
 
 def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     """The prefix under which most keys of a known architecture lie."""
     known = described(name)
-    if known is None:
-        found = next(
-            (p for p in ("module.", "_orig_mod.", "model.") if all(k.startswith(p) for k in shapes if counts(k))), ""
-        )
-        return found
-    return next((p for p in prefixes(shapes) if known.stem and p + known.stem in shapes), "")
+    return next((p for p in prefixes(shapes) if known and known.stem and p + known.stem in shapes), "")
 
 
 def _facts(
