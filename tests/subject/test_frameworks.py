@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+import reportgen
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.contents import read_contents
 from reportgen.subject.model_file import ModelFacts, open_model
@@ -224,6 +226,22 @@ def test_a_class_of_ones_own_around_a_known_network(tmp_path: Path, elsewhere: E
     assert (facts.architecture, facts.how, facts.safe) == ("torchvision:resnet18", "recognised", True)
     assert facts.replaced == ("__main__.Classifier",)
     assert_equal(model, found, noise(1, 64))
+
+
+def test_the_report_says_whose_code_was_not_run(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    own = elsewhere.cls("project.nets.Classifier", nn.Module)()
+    own.net = lively("resnet18", classes=3)
+    torch.save(own, tmp_path / "own.pt")
+    torch.save(cut(elsewhere), tmp_path / "twins.pt")
+    elsewhere.gone()
+    picture = Image.fromarray((noise(1, 64)[0].permute(1, 2, 0) * 40 + 128).byte().numpy())
+    for name, severity, words in (("own", "warning", "project.nets.Classifier"), ("twins", "info", "fastai.layers")):
+        report = reportgen.audit(
+            tmp_path / f"{name}.pt", [picture], only=["predictions"], input_size="64", no_cache=True
+        )
+        found = [one for one in report.facts["findings"] if one["rule"] == "model.replaced_classes"]
+        assert [one["severity"] for one in found] == [severity]
+        assert words in found[0]["detail"]
 
 
 def test_a_class_of_ones_own_with_weights_of_its_own_is_refused(tmp_path: Path, elsewhere: Elsewhere) -> None:
