@@ -11,6 +11,7 @@ from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.store import Store
 from reportgen.subject.digests import sha256_of
+from reportgen.subject.sharded import digest_of_model
 from reportgen.subject.subject import Subject
 
 
@@ -25,7 +26,7 @@ def inspect(path: Path, *, arch: str | None = None, trust: bool = False) -> dict
 
     if not path.is_file():
         raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
-    sha256 = sha256_of(path)
+    sha256 = digest_of_model(path, sha256_of)
     found = dict(inspect_file(path, sha256=sha256, arch=arch, trust=trust))
     if found.get("error"):
         return found

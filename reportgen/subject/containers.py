@@ -83,13 +83,15 @@ class Container:
         kind: ``zip``, ``legacy`` or ``safetensors``.
         root: dictionaries, lists, numbers, words, `TensorSpec`, `Inert` (for safetensors: names to tensors).
         metadata: words that stand beside the tensors (safetensors).
+        records: bytes of the storages by their keys.
+        sizes: how many bytes those are.
     """
 
     kind: str
     root: Any
     metadata: Mapping[str, str]
-    _records: Mapping[str, bytes] = field(default_factory=dict)
-    _sizes: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[str, bytes] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     _cache: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def check(self, specs: Iterable[TensorSpec | Tensor]) -> None:
@@ -102,7 +104,7 @@ class Container:
         """
         described = [spec for spec in specs if isinstance(spec, TensorSpec)]
         claimed = sum(prod(spec.size) * self._type(spec).itemsize for spec in described)
-        if claimed > 4 * sum(self._sizes.values()) + _SLACK:
+        if claimed > 4 * sum(self.sizes.values()) + _SLACK:
             raise ModelFileError("the file is damaged: its tensors claim more than its bytes", "get the file again")
         for spec in described:
             self._within(spec)
@@ -119,7 +121,7 @@ class Container:
             return torch.empty([min(side, 1) for side in spec.size], dtype=dtype).expand(spec.size)
         raw = self._cache.get(spec.storage.key)
         if raw is None:
-            raw = torch.frombuffer(bytearray(self._records[spec.storage.key]), dtype=torch.uint8)
+            raw = torch.frombuffer(bytearray(self.records[spec.storage.key]), dtype=torch.uint8)
             self._cache[spec.storage.key] = raw
         elements = raw[: raw.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
         return elements.as_strided(spec.size, spec.stride, spec.offset)
@@ -127,7 +129,7 @@ class Container:
     def _within(self, spec: TensorSpec) -> None:
         if 0 in spec.size:
             return
-        there = self._sizes[spec.storage.key]
+        there = self.sizes[spec.storage.key]
         last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
         if (last + 1) * self._type(spec).itemsize > there or prod(spec.size) > max(there, _BROADCAST):
             raise ModelFileError("the file is damaged: a tensor reaches beyond its bytes", "get the file again")

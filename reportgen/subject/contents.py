@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from reportgen.errors import ModelFileError
-from reportgen.subject.containers import MOST_TENSORS, Container, open_container
+from reportgen.subject.containers import MOST_TENSORS, Container
 from reportgen.subject.modules import is_module, state_of
 from reportgen.subject.safe_pickle import MOST_LETTERS, Inert, TensorSpec
+from reportgen.subject.sharded import open_weights
 from reportgen.text import line
 
 State = Mapping[str, Any]
@@ -82,7 +83,7 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
         ModelFileError: if it cannot be read, or there are no weights in it.
         UnsafeModelError: if opening it could run code.
     """
-    contents = _found(open_container(path, shown), shown, weights)
+    contents = _found(open_weights(path, shown), shown, weights)
     if len(contents.state) > MOST_TENSORS:
         raise ModelFileError(f"{shown!r} holds {len(contents.state)} tensors", "it is no image classifier")
     if any(len(key) > MOST_LETTERS or line(key, MOST_LETTERS) != key for key in contents.state):

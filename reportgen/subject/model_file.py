@@ -35,6 +35,7 @@ from reportgen.subject.contents import (
 from reportgen.subject.fitting import classes_of, fill, refit_head, stem_channels
 from reportgen.subject.modules import build, channels_of
 from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
+from reportgen.subject.sharded import files_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def open_model(
         ModelFileError, UnsafeModelError, ArchitectureError: see there.
     """
     shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
-    common = {"file": shown, "sha256": sha256, "size": path.stat().st_size}
+    common = {"file": shown, "sha256": sha256, "size": sum(file.stat().st_size for file in files_of(path))}
     try:
         contents = read_contents(path, shown, weights)
         if contents.module is not None and arch is None:

@@ -19,6 +19,7 @@ from reportgen.subject.digests import DigestMemory, digest_of_live
 from reportgen.subject.feed import in_order
 from reportgen.subject.images import Found, ImageRef, Skipped, find_images, live_images
 from reportgen.subject.masks import find_masks
+from reportgen.subject.sharded import digest_of_model
 from reportgen.subject.truth import Truth
 from reportgen.versions import library_versions
 
@@ -149,7 +150,7 @@ def load_subject(
         if not path.is_file():
             raise ModelFileError(f"{path.name!r} is not a file", "give the model file itself")
         try:
-            sha256 = memory.sha256(path)
+            sha256 = digest_of_model(path, memory.sha256)
         except OSError as error:
             raise ModelFileError(f"cannot read {path.name!r}: {error.strerror}", "check its permissions") from None
         identity: dict[str, Any] = {
