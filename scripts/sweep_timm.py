@@ -17,10 +17,10 @@ import argparse
 import datetime
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from sweep_torchvision import CLASSES, TOLERANCE, photographs  # noqa: E402
 
 TABLE = ROOT / "docs" / "timm-families.md"
-HEADER = "| family | model | parameters, M | input | architecture | complete | not applicable | failed | seconds |"
+HEADER = "| family | model | parameters, M | input | architecture | complete | not applicable | failed | CPU seconds |"
 GIGABYTE = 2**30
 MOST_SIDE = 512
 
@@ -46,7 +46,9 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=TABLE)
     parser.add_argument("--failed", action="store_true", help="run again what failed")
     parser.add_argument("--preset", default="quick")
-    parser.add_argument("--steps", type=int, default=8, help="of an ascent: whether it works shows after few")
+    parser.add_argument("--steps", type=int, default=4, help="of an ascent: whether it works shows after few")
+    parser.add_argument("--grid", type=int, default=5, help="of occlusion, likewise")
+    parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=900, help="time limit of one family")
     parser.add_argument("--gigabytes", type=float, default=6, help="memory limit of one family")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -76,8 +78,8 @@ def families() -> list[str]:
 def row_of(family: str, flags: argparse.Namespace) -> str:
     """The table's row of one family, made in a process of its own."""
     words = ["--one", family, "--preset", flags.preset, "--steps", str(flags.steps)]
-    words += ["--gigabytes", str(flags.gigabytes)]
-    begin = time.perf_counter()
+    words += ["--grid", str(flags.grid), "--images", str(flags.images), "--gigabytes", str(flags.gigabytes)]
+    begin = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         done = subprocess.run(
             [sys.executable, __file__, *words],
@@ -94,7 +96,8 @@ def row_of(family: str, flags: argparse.Namespace) -> str:
     except subprocess.TimeoutExpired as error:
         last = (error.stdout or b"").decode().strip().splitlines()
         told = {**(json.loads(last[-1]) if last else {}), "failed": f"more than {flags.seconds:.0f} s"}
-    told["seconds"] = f"{time.perf_counter() - begin:.0f}"
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told["seconds"] = f"{end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime:.0f}"
     keys = ("model", "parameters", "input", "architecture", "complete", "not_applicable", "failed", "seconds")
     cells = [str(told.get(key) or "–").replace("|", "/").replace("\n", " ") for key in keys]
     return f"| {' | '.join([family, *cells])} |"
@@ -109,8 +112,6 @@ def one(flags: argparse.Namespace) -> int:
     import torch
 
     if sys.platform == "linux":
-        import resource
-
         limit = int(flags.gigabytes * GIGABYTE)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     torch.manual_seed(0)
@@ -130,7 +131,7 @@ def one(flags: argparse.Namespace) -> int:
         told["architecture"], arch = opened(model, folder / "model.pt", name, size)
         print(json.dumps(told), flush=True)
         del model
-        photographs(folder / "images")
+        photographs(folder / "images", flags.images)
         told |= audited(folder, arch, flags)
     print(json.dumps(told), flush=True)
     return 0
@@ -214,7 +215,7 @@ def audited(folder: Path, arch: str | None, flags: argparse.Namespace) -> dict[s
         preset=flags.preset,
         arch=arch,
         cache_dir=folder / "cache",
-        techniques={"max_activation": {"steps": flags.steps}},
+        techniques={"max_activation": {"steps": flags.steps}, "occlusion": {"grid": flags.grid}},
     )
     report.write(folder / "report.html")
     techniques = report.facts["techniques"]
@@ -250,7 +251,7 @@ def page(rows: dict[str, str]) -> str:
         "# Models of timm",
         "",
         "One model of every family of timm with random weights, saved as a state dict, opened and audited with `--preset",
-        "quick` on three images: made by `python scripts/sweep_timm.py`, which also says how the model is chosen.",
+        "quick` on two images: made by `python scripts/sweep_timm.py`, which also says how the model is chosen.",
         "",
         f"{datetime.date.today().isoformat()}, timm {version('timm')}, torch {version('torch')}: {complete} of"
         f" {len(rows)} families complete, that is with every technique complete or not applicable for the reason given.",
