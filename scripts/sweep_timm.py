@@ -250,11 +250,11 @@ def page(rows: dict[str, str]) -> str:
     told = [
         "# Models of timm",
         "",
-        "One model of every family of timm with random weights, saved as a state dict, opened and audited with `--preset",
+        "One model of every family of timm with random weights, saved as a state dict, opened, audited with `--preset",
         "quick` on two images: made by `python scripts/sweep_timm.py`, which also says how the model is chosen.",
         "",
         f"{datetime.date.today().isoformat()}, timm {version('timm')}, torch {version('torch')}: {complete} of"
-        f" {len(rows)} families complete, that is with every technique complete or not applicable for the reason given.",
+        f" {len(rows)} families complete: every technique is, or is not applicable for the reason given.",
         "`recognised` is from the weights alone, `asked` where other architectures have the same weights and compute",
         "something else: the error names them, and `--arch` settles it.",
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,13 @@ from reportgen.subject.contents import (
     shape_of,
     tensors_of,
 )
-from reportgen.subject.fitting import classes_of, fill, refit_head, stem_channels
+from reportgen.subject.fitting import Misfit, classes_of, fill, misfit_of, refit_head, stem_channels
+from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
 from reportgen.subject.modules import build, channels_of
 from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
-from reportgen.subject.sharded import files_of
+from reportgen.subject.sharded import digest_of_model, files_of
+from reportgen.subject.transformers_models import build as build_from_transformers
+from reportgen.subject.transformers_models import check_is_classifier, labels_of
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,18 @@ def open_model(
     Raises:
         ModelFileError, UnsafeModelError, ArchitectureError: see there.
     """
-    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+    shown = shown_name(path)
+    path = weights_of(path)
     common = {"file": shown, "sha256": sha256, "size": sum(file.stat().st_size for file in files_of(path))}
+    settings = settings_of(path) if arch is None else None
+    if settings is not None and settings.of_transformers:
+        check_is_classifier(settings, shown)
     try:
         contents = read_contents(path, shown, weights)
+        if settings is not None and settings.of_transformers:
+            return _from_transformers(contents, settings, shown, common)
+        if settings is not None and settings.of_timm:
+            contents = replace(contents, own={**own_words(settings.own()), **contents.own})
         if contents.module is not None and arch is None:
             return _from_module(contents, shown, common)
         return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
@@ -150,6 +161,26 @@ def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tupl
     return module, _facts(contents, common, name, "class", tuple(fitting[1:]), "", (), module)
 
 
+def _from_transformers(
+    contents: Contents, settings: Settings, shown: str, common: dict[str, Any]
+) -> tuple[nn.Module, ModelFacts]:
+    from reportgen.subject.processors import published_beside
+
+    state = {key: contents.container.tensor(value) for key, value in contents.state.items()}
+    module, name, stray = build_from_transformers(settings, state, shown)
+    facts = _facts(contents, common, name, "checkpoint", (), "", stray, module)
+    classes = int(module.config.num_labels)  # type: ignore[union-attr, arg-type]
+    labels = labels_of(settings.config)
+    return module, replace(
+        facts,
+        num_classes=classes,
+        published=published_beside(settings, classes),
+        head_published=True,
+        labels=labels,
+        labels_from="file" if labels else None,
+    )
+
+
 def _from_weights(
     contents: Contents,
     shown: str,
@@ -166,6 +197,10 @@ def _from_weights(
     classes = num_classes or classes_of(shapes, known.heads if known else ())
     if name.partition(":")[0] not in ("torchvision", "timm"):
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
+    if how == "checkpoint":
+        arch_args = {**contents.own.get("model_args", {}), **arch_args}
+    if channels_in is not None:
+        arch_args = {key: value for key, value in arch_args.items() if key != "in_chans"}
     module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
     if known and channels_in is None:
         own = stem_channels(module, known.stem, shapes)
@@ -174,7 +209,7 @@ def _from_weights(
             module = construct(name, classes=classes, channels=own, keys=state, arguments=arch_args)
     if known:
         refit_head(module, known.heads, shapes)
-    stray = fill(module, state, shown, name, contents.container.tensor)
+    stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
     return module.float().eval(), _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
 
@@ -192,8 +227,12 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
         try:
             match = recognise(contents.shapes, shown, trusted=trusted)
         except ArchitectureError:
-            believed = next((name for name in trusted if _fits(name, contents.shapes)), None)
+            misfits = {name: _misfit(name, contents) for name in trusted}
+            believed = next((name for name, misfit in misfits.items() if misfit is not None and not misfit), None)
             if believed is None:
+                for name, misfit in misfits.items():
+                    if misfit:
+                        misfit.check(shown, f"{name}, which it is said to be", "get the file again, or give --arch")
                 raise
             return believed, "checkpoint", (), _prefix_for(contents.shapes, believed)
         how = "checkpoint" if match.name in trusted else "recognised"
@@ -202,18 +241,32 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
     return name, "given", (), _prefix_for(contents.shapes, name)
 
 
-def _fits(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the weights have every key of an architecture that the data do not describe, a newer library's for
-    instance.
-    """
-    if described(name) is not None:
-        return False  # recognition has looked at it and said no
+def _advice(contents: Contents, shown: str, name: str, how: str) -> str:
+    """What to do where weights do not fit the architecture named."""
     try:
-        expected = meta(qualified(name), classes=None, channels=None).state_dict()
+        match = recognise(contents.shapes, shown) if how == "given" else None
     except ArchitectureError:
-        return False
-    state = stripped(shapes, _prefix_for(shapes, name))
-    return all(key in state for key in expected if counts(key))
+        match = None
+    if match is not None and match.name != name:
+        return f"they fit {match.name}: leave out --arch, or give the one of these weights"
+    return "give the right --arch, with --arch-arg where it was built with arguments"
+
+
+def _misfit(name: str, contents: Contents) -> Misfit | None:
+    """How the weights differ from an architecture that the file names but recognition did not find in them: one of a
+    newer library, or one built with other arguments. None where there is no such architecture.
+    """
+    shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
+    known = described(name)
+    arguments = contents.own.get("model_args", {})
+    classes = classes_of(shapes, known.heads) if known else None
+    try:
+        module = meta(qualified(name), classes=classes, channels=None, keys=shapes, arguments=arguments)
+    except ArchitectureError:
+        return None
+    misfit = misfit_of({key: tuple(value.shape) for key, value in module.state_dict().items()}, shapes)
+    # without a description nobody knows which keys depend on the number of classes
+    return misfit if known else replace(misfit, reshaped={})
 
 
 def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
@@ -324,15 +377,23 @@ def _trusted_module(module: nn.Module, kind: str, common: dict[str, Any]) -> tup
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: bool = False) -> dict[str, Any]:
+def inspect_file(
+    path: Path,
+    *,
+    sha256: str,
+    arch: str | None = None,
+    arch_args: Mapping[str, object] | None = None,
+    trust: bool = False,
+) -> dict[str, Any]:
     """Whatever can be said of a file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened as a
     model.
     """
-    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+    shown, given = shown_name(path), path
+    path = weights_of(path)
     told: dict[str, Any] = {
         "file": shown,
-        "sha256": sha256 or hashlib.sha256(path.read_bytes()).hexdigest(),
-        "size": path.stat().st_size,
+        "sha256": sha256 or digest_of_model(path, lambda file: hashlib.sha256(file.read_bytes()).hexdigest()),
+        "size": sum(file.stat().st_size for file in files_of(path)),
     }
     try:
         contents = read_contents(path, shown)
@@ -343,14 +404,14 @@ def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: boo
             "weights": contents.weights,
         }
         told |= {"tensors": len(contents.state), "keys": list(contents.state)[:5]}
-        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
         told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
         told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "labels_from": facts.labels_from}
     except UnsafeModelError as error:
         told |= {"safe": False}
         if not trust:
             return {**told, "error": error.thing, "remedy": error.remedy}
-        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
         told |= {"format": facts.format, "architecture": facts.architecture, "how": facts.how}
     except ReportgenError as error:
         told |= {"error": error.thing, "remedy": error.remedy}
