@@ -36,7 +36,9 @@ class Published:
         std: per channel.
         classes: of their head.
         source: name of the weights.
-        stated: the file itself says so; nothing is assumed then.
+        stated: the file itself says so; nothing is assumed then but what `assumed` names.
+        bgr: channels are handed over as blue, green, red.
+        assumed: names of the fields of the pipeline that cannot be done as stated.
     """
 
     input_size: tuple[int, int, int]
@@ -49,6 +51,8 @@ class Published:
     classes: int
     source: str
     stated: bool = False
+    bgr: bool = False
+    assumed: tuple[str, ...] = ()
 
 
 @cache
@@ -302,7 +306,12 @@ def _from_cfg(cfg: Mapping[str, Any], source: str, *, stated: bool = False) -> P
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    possible = (
+    return facts if possible(facts) else None
+
+
+def possible(facts: Published) -> bool:
+    """Whether a network can expect that: a file may state anything."""
+    return (
         min(facts.input_size) > 0
         and max(facts.input_size) <= MOST_SIDE
         and facts.classes >= 0
@@ -312,7 +321,6 @@ def _from_cfg(cfg: Mapping[str, Any], source: str, *, stated: bool = False) -> P
         and all(0 <= value <= 1 for value in facts.mean)
         and all(0 < value < math.inf for value in facts.std)
     )
-    return facts if possible else None
 
 
 @cache

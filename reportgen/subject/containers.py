@@ -274,9 +274,9 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
 def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    inside = {name.partition("/")[2] for name in names}
-    if any(name.startswith(_PROGRAM) for name in inside):
-        program = "a TorchScript program" if "constants.pkl" in inside else "an exported program"
+    kind = _program(names)
+    if kind is not None:
+        program = "a TorchScript program" if kind == "torchscript" else "an exported program"
         raise UnsafeModelError(
             f"{shown!r} is {program}: opening it means running its code",
             "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
@@ -311,6 +311,23 @@ def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
     tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage, foreign=foreign)
     sizes = {key: info.file_size for key, info in records.items()}
     return Container("zip", tree, {}, _ZipRecords(archive, records), sizes, tuple(sorted(foreign)))
+
+
+def _program(names: Iterable[str]) -> str | None:
+    """``torchscript`` or ``exported`` by the names of the records, None for anything else."""
+    inside = {name.partition("/")[2] or name for name in names}
+    if not any(name.startswith(_PROGRAM) for name in inside):
+        return None
+    return "torchscript" if "constants.pkl" in inside else "exported"
+
+
+def program_of(path: Path) -> str | None:
+    """``torchscript`` or ``exported`` for a file that is a program, None for anything else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _program(archive.namelist())
+    except Exception:  # no archive, or whatever its directory makes of zipfile
+        return None
 
 
 def _storage_of(pid: Any) -> StorageSpec:

@@ -35,6 +35,18 @@ _MOST_LABELS = 100_000
 _MOST_LABEL = 200
 _ARCHITECTURE = re.compile(r"[\w.:/-]{1,100}", re.ASCII)
 _PARALLEL = ("torch.nn.parallel.data_parallel.DataParallel", "torch.nn.parallel.distributed.DistributedDataParallel")
+# the weights tell the first; the others could open another file
+_NOT_TAKEN = frozenset(
+    (
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_strict",
+        "checkpoint_path",
+        "cache_dir",
+    )
+)
 NAMED = ("architecture", "arch", "model_name", "model_arch", "model_type", "backbone", "encoder_name")
 
 
@@ -197,11 +209,20 @@ def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
             cfg = None
     if isinstance(cfg, dict):
         own["pretrained_cfg"] = cfg
+    arguments = root.get("model_args")  # of timm
+    if isinstance(arguments, dict):
+        own["model_args"] = {k: v for k, v in arguments.items() if k not in _NOT_TAKEN and _is_plain(v)}
     for name in ("classes", "class_names", "labels", "idx_to_class", "class_to_idx"):
         labels = _labels(name, root.get(name))
         if labels:
             own.setdefault("labels", labels)
     return own
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= _MOST_LABELS and all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _note(own: dict[str, Any], architecture: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.contents import State, shape_of
 from reportgen.subject.recognition import counts, prefixes
+
+_REMEDY = "give the right --arch, with --arch-arg where it was built with arguments"
 
 
 def classes_of(shapes: Mapping[str, tuple[int, ...]], heads: Sequence[str]) -> int | None:
@@ -76,30 +79,79 @@ def _averaged(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...
     return (args[0].mean(dim=(2, 3)),) if args[0].dim() == 4 else args
 
 
-def fill(module: nn.Module, state: State, shown: str, name: str, tensor: Callable[[Any], Tensor]) -> list[str]:
+@dataclass(frozen=True)
+class Misfit:
+    """What of some weights does not fit a module.
+
+    Attributes:
+        missing: keys that the weights lack.
+        reshaped: (shape in the file, shape in the module) of keys whose shapes differ.
+        stray: keys that the module does not have.
+    """
+
+    missing: tuple[str, ...]
+    reshaped: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    stray: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.reshaped)
+
+    def words(self) -> str:
+        """How many keys, and the first of each kind."""
+        told = []
+        if self.missing:
+            told.append(f"{len(self.missing)} are missing ({_first(self.missing)})")
+        if self.reshaped:
+            key, (there, wanted) = next(iter(self.reshaped.items()))
+            told.append(f"{len(self.reshaped)} are of another shape ({key}: {there}, not {wanted})")
+        if self.stray:
+            told.append(f"{len(self.stray)} are unknown to it ({_first(self.stray)})")
+        return "; ".join(told)
+
+    def check(self, shown: str, name: str, remedy: str) -> None:
+        """Raises ArchitectureError if weights are missing or of another shape, naming the first of each."""
+        if self:
+            raise ArchitectureError(f"the weights in {shown!r} do not fit {name}: {self.words()}", remedy)
+
+
+def _first(keys: Sequence[str], count: int = 2) -> str:
+    return ", ".join(keys[:count]) + (", …" if len(keys) > count else "")
+
+
+def misfit_of(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> Misfit:
+    """How shapes by key differ from those expected; counters of batches do not count."""
+    return Misfit(
+        tuple(key for key in expected if key not in found and counts(key)),
+        {key: (found[key], expected[key]) for key in expected if key in found and expected[key] != found[key]},
+        tuple(key for key in found if key not in expected),
+    )
+
+
+def fill(
+    module: nn.Module,
+    state: State,
+    shown: str,
+    name: str,
+    tensor: Callable[[Any], Tensor],
+    remedy: Callable[[], str] = lambda: _REMEDY,
+) -> list[str]:
     """Put the weights into the module. Returns the keys that it does not have.
+
+    Args:
+        shown: the file's name for messages.
+        name: the architecture's.
+        tensor: makes a tensor real.
+        remedy: what to advise where they do not fit.
 
     Raises:
         ArchitectureError: if weights are missing or of another shape, naming the first of each.
+        ModelFileError: if they are no real numbers.
     """
     expected = module.state_dict()
-    missing = [key for key in expected if key not in state and counts(key)]
-    reshaped = [key for key in expected if key in state and tuple(expected[key].shape) != shape_of(state[key])]
-    stray = [key for key in state if key not in expected]
-    if missing or reshaped:
-        told = []
-        if missing:
-            told.append(f"{len(missing)} are missing ({', '.join(missing[:2])})")
-        if reshaped:
-            key = reshaped[0]
-            shapes = f"{shape_of(state[key])}, not {tuple(expected[key].shape)}"
-            told.append(f"{len(reshaped)} are of another shape ({key}: {shapes})")
-        if stray:
-            told.append(f"{len(stray)} are unknown to it ({', '.join(stray[:2])})")
-        raise ArchitectureError(
-            f"the weights in {shown!r} do not fit {name}: {'; '.join(told)}",
-            "give the right --arch, with --arch-arg where it was built with arguments",
-        )
+    shapes = {key: shape_of(value) for key, value in state.items()}
+    misfit = misfit_of({key: tuple(value.shape) for key, value in expected.items()}, shapes)
+    if misfit:
+        misfit.check(shown, name, remedy())
     real = {key: tensor(value) for key, value in state.items() if key in expected}
     for key, value in real.items():
         if expected[key].is_floating_point() and not value.is_floating_point():  # casting would drop scale or phase
@@ -113,4 +165,4 @@ def fill(module: nn.Module, state: State, shown: str, name: str, tensor: Callabl
     # the version marks of the classes at hand: keys and shapes fit these, whatever the file's own marks were
     complete._metadata = expected._metadata  # type: ignore[attr-defined]
     module.load_state_dict(complete, strict=True)
-    return stray
+    return list(misfit.stray)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
@@ -23,13 +22,15 @@ from reportgen.subject.architectures import (
 )
 from reportgen.subject.body_and_head import built as body_and_head
 from reportgen.subject.body_and_head import is_body_and_head, recognised_body
-from reportgen.subject.checkpoints import EMA, RAW, is_state, tensors_of
-from reportgen.subject.containers import Container
 from reportgen.subject.contents import Contents, own_words, read_contents, shape_of
-from reportgen.subject.fitting import classes_of, fill, fitting_prefix, refit_head, stem_channels
+from reportgen.subject.fitting import Misfit, classes_of, fill, fitting_prefix, misfit_of, refit_head, stem_channels
+from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
 from reportgen.subject.modules import build, channels_of, strangers
-from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
-from reportgen.subject.sharded import files_of
+from reportgen.subject.recognition import Match, described, prefixes, recognise, stripped
+from reportgen.subject.sharded import digest_of_model, files_of
+from reportgen.subject.transformers_models import build as build_from_transformers
+from reportgen.subject.transformers_models import check_is_classifier, labels_of
+from reportgen.subject.trusted import open_trusted
 from reportgen.subject.twins import twins_in
 
 
@@ -46,7 +47,8 @@ class ModelFacts:
         container: ``zip``, ``legacy``, ``safetensors``, ``memory``, or ``trusted`` where torch itself opened it.
         safe: it was opened without running any code of the file.
         architecture: qualified name, or the class path of a module.
-        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``.
+        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``, or ``verified``
+        (recognised, and it answers as the program in the file does).
         candidates: other architectures that fit as well.
         weights: ``raw`` or ``ema``.
         prefix: stripped from every key.
@@ -111,10 +113,18 @@ def open_model(
     Raises:
         ModelFileError, UnsafeModelError, ArchitectureError: see there.
     """
-    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+    shown = shown_name(path)
+    path = weights_of(path)
     common = {"file": shown, "sha256": sha256, "size": sum(file.stat().st_size for file in files_of(path))}
+    settings = settings_of(path) if arch is None else None
+    if settings is not None and settings.of_transformers:
+        check_is_classifier(settings, shown)
     try:
         contents = read_contents(path, shown, weights)
+        if settings is not None and settings.of_transformers:
+            return _from_transformers(contents, settings, shown, common)
+        if settings is not None and settings.of_timm:
+            contents = replace(contents, own={**own_words(settings.own()), **contents.own})
         if contents.module is not None and arch is None:
             try:
                 return _from_module(contents, shown, common)
@@ -128,7 +138,12 @@ def open_model(
     except UnsafeModelError:
         if not trust:
             raise
-    return _trusted(path, shown, common, arch, arch_args or {}, num_classes, channels_in)
+
+    def fit(contents: Contents, name: str | None) -> tuple[nn.Module, ModelFacts]:
+        return _from_weights(contents, shown, {}, name, arch_args or {}, num_classes, channels_in)
+
+    module, facts = open_trusted(path, shown, arch, weights, fit)
+    return module, ModelFacts(**{**vars(facts), **common})
 
 
 def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
@@ -176,6 +191,26 @@ def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelErr
     raise refusal
 
 
+def _from_transformers(
+    contents: Contents, settings: Settings, shown: str, common: dict[str, Any]
+) -> tuple[nn.Module, ModelFacts]:
+    from reportgen.subject.processors import published_beside
+
+    state = {key: contents.container.tensor(value) for key, value in contents.state.items()}
+    module, name, stray = build_from_transformers(settings, state, shown)
+    facts = _facts(contents, common, name, "checkpoint", (), "", stray, module)
+    classes = int(module.config.num_labels)  # type: ignore[union-attr, arg-type]
+    labels = labels_of(settings.config)
+    return module, replace(
+        facts,
+        num_classes=classes,
+        published=published_beside(settings, classes),
+        head_published=True,
+        labels=labels,
+        labels_from="file" if labels else None,
+    )
+
+
 def _from_weights(
     contents: Contents,
     shown: str,
@@ -192,6 +227,10 @@ def _from_weights(
     classes = num_classes or classes_of(shapes, known.heads if known else ())
     if name.partition(":")[0] not in ("torchvision", "timm"):
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
+    if how == "checkpoint":
+        arch_args = {**contents.own.get("model_args", {}), **arch_args}
+    if channels_in is not None:
+        arch_args = {key: value for key, value in arch_args.items() if key != "in_chans"}
     module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
     if known is None:
         prefix = fitting_prefix(module, contents.shapes)
@@ -203,7 +242,7 @@ def _from_weights(
             module = construct(name, classes=classes, channels=own, keys=state, arguments=arch_args)
     if known:
         refit_head(module, known.heads, shapes)
-    stray = fill(module, state, shown, name, contents.container.tensor)
+    stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
     return module.float().eval(), _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
 
@@ -230,8 +269,12 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
         try:
             match = recognise(contents.shapes, shown, trusted=trusted)
         except ArchitectureError:
-            believed = next((name for name in trusted if _fits(name, contents.shapes)), None)
+            misfits = {name: _misfit(name, contents) for name in trusted}
+            believed = next((name for name, misfit in misfits.items() if misfit is not None and not misfit), None)
             if believed is None:
+                for name, misfit in misfits.items():
+                    if misfit:
+                        misfit.check(shown, f"{name}, which it is said to be", "get the file again, or give --arch")
                 raise
             return believed, "checkpoint", (), _prefix_for(contents.shapes, believed)
         how = "checkpoint" if match.name in trusted else "recognised"
@@ -240,20 +283,34 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
     return name, "given", (), _prefix_for(contents.shapes, name)
 
 
-def _fits(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the weights have every key of an architecture that the data do not describe, a newer library's for
-    instance.
-    """
-    if described(name) is not None:
-        return False  # recognition has looked at it and said no
+def _advice(contents: Contents, shown: str, name: str, how: str) -> str:
+    """What to do where weights do not fit the architecture named."""
     try:
-        expected = meta(qualified(name), classes=None, channels=None).state_dict()
+        match = recognise(contents.shapes, shown) if how == "given" else None
     except ArchitectureError:
-        return False
-    return any(
-        all(key in state for key in expected if counts(key))
-        for state in (stripped(shapes, prefix) for prefix in prefixes(shapes))
-    )
+        match = None
+    if match is not None and match.name != name:
+        return f"they fit {match.name}: leave out --arch, or give the one of these weights"
+    return "give the right --arch, with --arch-arg where it was built with arguments"
+
+
+def _misfit(name: str, contents: Contents) -> Misfit | None:
+    """How the weights differ from an architecture that the file names but recognition did not find in them: one of a
+    newer library, or one built with other arguments. None where there is no such architecture.
+    """
+    known = described(name)
+    shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
+    arguments = contents.own.get("model_args", {})
+    classes = classes_of(shapes, known.heads) if known else None
+    try:
+        module = meta(qualified(name), classes=classes, channels=None, keys=shapes, arguments=arguments)
+    except ArchitectureError:
+        return None
+    if known is None:
+        shapes = stripped(contents.shapes, fitting_prefix(module, contents.shapes))
+    misfit = misfit_of({key: tuple(value.shape) for key, value in module.state_dict().items()}, shapes)
+    # without a description nobody knows which keys depend on the number of classes
+    return misfit if known else replace(misfit, reshaped={})
 
 
 def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
@@ -282,7 +339,7 @@ def _facts(
     if labels is None and as_published and classes == IMAGENET_CLASSES:
         labels, source = imagenet_labels(), "published"
     return ModelFacts(
-        **common,
+        **{"file": "", "sha256": "", "size": 0, **common},
         format=contents.format,
         container=contents.container.kind,
         safe=True,
@@ -301,73 +358,27 @@ def _facts(
     )
 
 
-# trusted
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def _trusted(
-    path: Path,
-    shown: str,
-    common: dict[str, Any],
-    arch: str | None,
-    arch_args: Mapping[str, object],
-    num_classes: int | None,
-    channels_in: int | None,
-) -> tuple[nn.Module, ModelFacts]:
-    """Open a file as torch does, running what code it holds: the user said so."""
-    loaders: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("torchscript", lambda: torch.jit.load(str(path), map_location="cpu")),  # type: ignore[no-untyped-call]
-        ("exported", lambda: torch.export.load(str(path)).module()),
-        ("module", lambda: torch.load(path, map_location="cpu", weights_only=False)),
-    )
-    errors: list[str] = []
-    for kind, load in loaders:
-        try:
-            made = load()
-        except Exception as error:  # whatever the file's code raises
-            errors.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:100]}")
-            continue
-        if isinstance(made, nn.Module):
-            return _trusted_module(made, kind, common)
-        if isinstance(made, dict):
-            inner = next((v for n in (*EMA, *RAW) if isinstance(v := made.get(n), nn.Module)), None)
-            if inner is not None:
-                return _trusted_module(inner, kind, common)
-            state: Mapping[Any, Any] = next((made[n] for n in (*EMA, *RAW) if is_state(made.get(n))), made)
-            container = Container("trusted", made, {})
-            contents = Contents("checkpoint", container, tensors_of(state), None, "raw", own_words(made))
-            module, facts = _from_weights(contents, shown, common, arch, arch_args, num_classes, channels_in)
-            return module, ModelFacts(**{**vars(facts), "safe": False})
-        errors.append(f"it holds a {type(made).__name__}")
-    raise ModelFileError(
-        f"{shown!r} cannot be opened even with --trust-model ({errors[-1]})", "open it where it was made"
-    )
-
-
-def _trusted_module(module: nn.Module, kind: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
-    from reportgen.subject.live import live_facts
-
-    if kind != "exported":
-        module.eval()
-    facts = live_facts(module)
-    return module, ModelFacts(
-        **{**vars(facts), **common, "format": kind, "container": "trusted", "safe": False, "how": "class"}
-    )
-
-
 # inspect
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: bool = False) -> dict[str, Any]:
+def inspect_file(
+    path: Path,
+    *,
+    sha256: str,
+    arch: str | None = None,
+    arch_args: Mapping[str, object] | None = None,
+    trust: bool = False,
+) -> dict[str, Any]:
     """Whatever can be said of a file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened as a
     model.
     """
-    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+    shown, given = shown_name(path), path
+    path = weights_of(path)
     told: dict[str, Any] = {
         "file": shown,
-        "sha256": sha256 or hashlib.sha256(path.read_bytes()).hexdigest(),
-        "size": path.stat().st_size,
+        "sha256": sha256 or digest_of_model(path, lambda file: hashlib.sha256(file.read_bytes()).hexdigest()),
+        "size": sum(file.stat().st_size for file in files_of(path)),
     }
     try:
         contents = read_contents(path, shown)
@@ -378,14 +389,14 @@ def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: boo
             "weights": contents.weights,
         }
         told |= {"tensors": len(contents.state), "keys": list(contents.state)[:5]}
-        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
         told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
         told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "labels_from": facts.labels_from}
     except UnsafeModelError as error:
         told |= {"safe": False}
         if not trust:
             return {**told, "error": error.thing, "remedy": error.remedy}
-        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
         told |= {"format": facts.format, "architecture": facts.architecture, "how": facts.how}
     except ReportgenError as error:
         told |= {"error": error.thing, "remedy": error.remedy}

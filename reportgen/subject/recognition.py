@@ -168,6 +168,19 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
     )
 
 
+def fitting(shapes: Shapes) -> tuple[str, ...]:
+    """Every architecture that could have these weights, those of torchvision first; where several fit, which of them
+    it is the weights do not tell.
+    """
+    for prefix in prefixes(shapes):
+        whole = [fit for fit in _fits(stripped(shapes, prefix), prefix) if fit.share == 1 and fit.heads]
+        if whole:
+            fewest = min(fit.left for fit in whole)
+            names = (fit.known.name for fit in whole if fit.left == fewest)
+            return tuple(sorted(names, key=lambda name: (not name.startswith("torchvision:"), len(name), name)))
+    return ()
+
+
 def _nearest(fits: Sequence[_Fit]) -> str:
     names = list(
         dict.fromkeys(f"{fit.known.name} has {fit.share:.0%} of its keys here" for fit in fits if fit.share > 0.2)

@@ -17,6 +17,7 @@ from reportgen.job import Job
 from reportgen.store import key_of
 from reportgen.subject.digests import DigestMemory, digest_of_live
 from reportgen.subject.feed import in_order
+from reportgen.subject.hub import beside, shown_name, weights_of
 from reportgen.subject.images import Found, ImageRef, Skipped, find_images, live_images
 from reportgen.subject.masks import find_masks
 from reportgen.subject.sharded import digest_of_model
@@ -77,7 +78,7 @@ class Subject:
         """File name, or class of a live module; never a path."""
         if self.path is None:
             return type(self.module).__name__
-        return self.path.name.encode(errors="backslashreplace").decode()
+        return shown_name(self.path)
 
     @cached_property
     def refs(self) -> Mapping[str, ImageRef]:
@@ -147,10 +148,12 @@ def load_subject(
     if path is not None:
         if not path.exists():
             raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
-        if not path.is_file():
+        weights = weights_of(path)
+        if not weights.is_file():
             raise ModelFileError(f"{path.name!r} is not a file", "give the model file itself")
         try:
-            sha256 = digest_of_model(path, memory.sha256)
+            sha256 = digest_of_model(weights, memory.sha256)
+            settings = {file.name: memory.sha256(file) for file in beside(weights)}
         except OSError as error:
             raise ModelFileError(f"cannot read {path.name!r}: {error.strerror}", "check its permissions") from None
         identity: dict[str, Any] = {
@@ -161,6 +164,7 @@ def load_subject(
             "num_classes": job.num_classes,
             "channels_in": job.channels_in,
             "code": digest_of_code(job.arch, job.pythonpath),
+            **({"beside": settings} if settings else {}),
         }
     else:
         if not hasattr(model, "named_modules"):
