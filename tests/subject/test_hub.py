@@ -65,7 +65,9 @@ def test_a_folder_of_timm_says_what_the_weights_do_not(tmp_path: Path) -> None:
     """These weights fit two architectures that compute different things."""
     model = enlivened(timm.create_model("efficientnet_lite0", num_classes=3))
     names = ["n01", "n02", "n03"]
-    folder = saved_by_timm(model, tmp_path / "lite", label_names=names, label_descriptions=dict(zip(names, "abc")))
+    folder = saved_by_timm(
+        model, tmp_path / "lite", label_names=names, label_descriptions=dict(zip(names, "abc", strict=False))
+    )
     for path in (folder, folder / "model.safetensors"):
         found, facts = opened(path)
         assert (facts.architecture, facts.how, facts.num_classes) == ("timm:efficientnet_lite0", "checkpoint", 3)
@@ -108,41 +110,44 @@ def test_a_configuration_that_does_not_fit_is_not_believed(tmp_path: Path) -> No
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "ViT": (
         "ViT",
-        dict(
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            image_size=32,
-            patch_size=8,
-        ),
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
     ),
     "DeiT": (
         "DeiT",
-        dict(
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            image_size=32,
-            patch_size=8,
-        ),
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
     ),
     "Beit": (
         "Beit",
-        dict(
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            image_size=32,
-            patch_size=8,
-        ),
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
     ),
-    "ResNet": ("ResNet", dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")),
-    "ConvNext": ("ConvNext", dict(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])),
-    "Swin": ("Swin", dict(embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, image_size=32, patch_size=2)),
-    "MobileNetV2": ("MobileNetV2", dict(depth_multiplier=0.25)),
+    "ResNet": ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}),
+    "ConvNext": ("ConvNext", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
+    "Swin": (
+        "Swin",
+        {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "image_size": 32, "patch_size": 2},
+    ),
+    "MobileNetV2": ("MobileNetV2", {"depth_multiplier": 0.25}),
 }
 
 
