@@ -24,6 +24,8 @@ from reportgen.errors import ArchitectureError
 
 DATA = "fingerprints.npz"
 Shapes = Mapping[str, tuple[int, ...]]
+_MOST_BUILT = 8
+"""Architectures, to see what their heads consist of."""
 
 
 def number_of(key: str, shape: Sequence[int | str]) -> int:
@@ -169,7 +171,7 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
         fits = _fits(stripped(shapes, prefix), prefix)
         whole = [fit for fit in fits if fit.share == 1 and fit.heads]
         if whole:
-            return _choose(whole, shown, trusted)
+            return _choose(whole, shown, trusted, stripped(shapes, prefix))
         nearest += fits[:4]
     nearest.sort(key=lambda fit: -fit.share)
     from reportgen.subject.strangers import refusal
@@ -177,9 +179,11 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
     raise refusal(shapes, nearest, shown)
 
 
-def _choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str]) -> Match:
+def _choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str], shapes: Shapes) -> Match:
     fewest = min(fit.left for fit in whole)
     best = sorted((fit for fit in whole if fit.left == fewest), key=lambda fit: (len(fit.known.name), fit.known.name))
+    if not trusted and len({fit.known.function for fit in best}) > 1:
+        best = list(_of_these_heads(best, shapes))
     others = [fit.known.name for fit in best]
     taken = next((fit for fit in whole if fit.known.name in trusted), None)
     if taken is None:
@@ -194,6 +198,25 @@ def _choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str]) -> Match:
     return Match(
         taken.known.name, tuple(name for name in others if name != taken.known.name), taken.prefix, taken.known
     )
+
+
+def _of_these_heads(fits: Sequence[Fit], shapes: Shapes) -> Sequence[Fit]:
+    """Those whose head has the same parts as the weights; all of them where none has."""
+    from reportgen.subject.architectures import meta
+
+    def parts(keys: Iterable[str], heads: Sequence[str]) -> set[str]:
+        return {key for key in keys if counts(key) and key.partition(".")[0] in heads}
+
+    def fitting(fit: Fit) -> bool:
+        try:
+            own = meta(fit.known.name, classes=None, channels=None, keys=shapes).state_dict()
+        except ArchitectureError:
+            return False
+        return parts(own, fit.known.heads) == parts(shapes, fit.known.heads)
+
+    if len(fits) > _MOST_BUILT or any(fit.known.name.startswith("torchvision:") for fit in fits):
+        return fits
+    return [fit for fit in fits if fitting(fit)] or fits
 
 
 def described(name: str) -> Known | None:
