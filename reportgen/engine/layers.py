@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import random as random_numbers
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.engine.folding import Successions
+from reportgen.engine.nested import first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, scores_of
 from reportgen.engine.resolution import Fold, Layer, Layout, PooledHead
 
@@ -50,18 +51,6 @@ class Discovery:
     seconds: float
     folds: tuple[Fold, ...]
     random: bool
-
-
-def first_tensor(output: object) -> Tensor | None:
-    """The tensor that stands for a module's output: itself, or the first of a tuple, list or dict."""
-    if isinstance(output, Tensor):
-        return output
-    parts: Iterable[object] = ()
-    if isinstance(output, dict):
-        parts = output.values()
-    elif isinstance(output, list | tuple):
-        parts = output
-    return next((part for part in parts if isinstance(part, Tensor)), None)
 
 
 def as_maps(output: Tensor, layer: Layer) -> Tensor:
@@ -180,7 +169,7 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
         with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
             begin = perf_counter()
             with successions:
-                output = as_matrix(module(sample.clone().requires_grad_(tokens)))
+                output = as_matrix(module(sample.clone().requires_grad_(tokens)), IMAGES)
             seconds = (perf_counter() - begin) / IMAGES
         random = chance != _state_of_chance(sample.device)
     finally:

@@ -15,7 +15,8 @@ from torch.utils.hooks import RemovableHandle
 
 from reportgen.engine.device import is_out_of_memory, reduced
 from reportgen.engine.folding import Folding, Way
-from reportgen.engine.layers import as_maps, first_tensor
+from reportgen.engine.layers import as_maps
+from reportgen.engine.nested import exchanged, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolution import Resolution
@@ -358,7 +359,7 @@ class Passes:
         try:
             # a graph cannot be built from inference tensors, so inference mode is left even where the caller is in it
             with torch.inference_mode(not graph), torch.set_grad_enabled(graph), _memory():
-                return as_matrix(self.module(x))
+                return as_matrix(self.module(x), len(x))
         except _Enough:
             return None
         except (OutOfMemory, PassError):
@@ -397,9 +398,10 @@ class _Taps:
 
     def _hook(self, name: str) -> Callable[[nn.Module, object, object], object]:
         def note(_module: nn.Module, _args: object, output: object) -> object:
-            tensor = first_tensor(output)
-            if tensor is None:
+            first = first_tensor(output)
+            if first is None:
                 raise PassError(f"layer {name!r} returns no tensor", "choose another layer")
+            tensor = first
             if name in self._wrt and not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_(True)  # the graph begins at the shallowest tap
             self._outputs[name] = tensor  # of a module called several times, the last call stays
@@ -409,21 +411,6 @@ class _Taps:
             if self._stop and not self._remaining:
                 raise _Enough
             # what follows works on a copy: an operation in place would silently change the tapped tensor
-            return _replaced(output, tensor.clone())
+            return exchanged(output, first, tensor.clone())
 
         return note
-
-
-def _replaced(output: object, tensor: Tensor) -> object:
-    """`output` with its first tensor exchanged."""
-    if isinstance(output, Tensor):
-        return tensor
-    if isinstance(output, dict):
-        key = next(k for k, v in output.items() if isinstance(v, Tensor))
-        changed = dict(output)
-        changed[key] = tensor
-        return type(output)(changed) if type(output) is not dict else changed
-    assert isinstance(output, list | tuple)
-    place = next(i for i, v in enumerate(output) if isinstance(v, Tensor))
-    parts = [tensor if i == place else v for i, v in enumerate(output)]
-    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
