@@ -23,6 +23,8 @@ IMAGES = 2
 """Images looked at: an output that is no batch of two (a table of positions, windows in a row) does not depend on the
 image alone.
 """
+ALIKE = 1e-4
+"""Scores that differ by less of the largest are the same."""
 MOST_PREFIX = 8
 """A class token, a distillation token and registers: more tokens than this in excess of a grid are no prefix."""
 
@@ -243,7 +245,9 @@ def _mark_unexplaining(layers: list[Layer], outputs: dict[str, Tensor], scores: 
 def _pooled_head(
     module: nn.Module, layers: list[Layer], pooled: dict[str, Tensor], scores: Tensor, outputs: int
 ) -> PooledHead | None:
-    """Where W·mean(A) + b gives the scores: found by trying, so that it holds for any way of writing it."""
+    """Where W·mean(A) + b gives the scores, or a multiple of them: found by trying, so that it holds for any way of
+    writing it.
+    """
     linears = [
         (name, part.weight.detach().reshape(outputs, -1), None if part.bias is None else part.bias.detach())
         for name, part in module.named_modules()
@@ -258,10 +262,20 @@ def _pooled_head(
             expected = means.to(weight.dtype) @ weight.T + (bias if bias is not None else 0)
             if outputs == 1:
                 expected = torch.cat((-expected, expected), dim=1)
-            scale = float(scores.abs().max()) or 1.0
-            if bool(means.any()) and bool(weight.any()) and float((expected - scores).abs().max()) <= 1e-4 * scale:
-                return PooledHead(layer.name, name)
+            if bool(means.any()) and bool(weight.any()) and (times := _times(expected, scores)):
+                return PooledHead(layer.name, name, times)
     return None
+
+
+def _times(expected: Tensor, scores: Tensor) -> float | None:
+    """The number above zero by which `expected` is multiplied in `scores`; None where there is no such number."""
+    largest = float(scores.abs().max()) or 1.0
+    if float((expected - scores).abs().max()) <= ALIKE * largest:
+        return 1.0
+    square = float((expected * expected).sum())
+    times = float((expected * scores).sum()) / square if square else 0.0
+    alike = times > 0 and float((expected * times - scores).abs().max()) <= ALIKE * largest
+    return times if alike else None
 
 
 def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:

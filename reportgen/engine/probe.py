@@ -166,7 +166,7 @@ class EngineProbe:
         head = self.resolution.head
         if head is None:
             raise Undeclared("the weight of a head that this model does not have")
-        weight = self._parameter(head.linear).flatten(1)
+        weight = self._parameter(head.linear).flatten(1) * head.scale
         return torch.cat((-weight, weight)) if len(weight) == 1 else weight
 
     def class_index(self, target: Target) -> Tensor:

@@ -64,10 +64,12 @@ class PooledHead:
     Attributes:
         layer: whose maps are pooled.
         linear: the module that weighs the means.
+        scale: by which its output is multiplied: 1, or what calibration made of it (the inverse of a temperature).
     """
 
     layer: str
     linear: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

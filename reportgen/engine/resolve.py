@@ -63,7 +63,7 @@ def resolve(
             ) from error
         parameters = sum(parameter.numel() for parameter in ready.parameters())
     classes = 2 if seen.outputs == 1 else seen.outputs
-    if num_classes is not None and num_classes != classes:
+    if num_classes not in (None, classes, seen.outputs):
         raise PassError(f"the model returns {classes} classes, not {num_classes}", "leave out --num-classes")
     if labels and len(labels) != classes and not labels_given:
         labels = ()

@@ -171,6 +171,7 @@ class ClassActivation(Technique):
                     "layer": {"type": "string"},
                     "largest_difference": {"type": "number"},
                     "n": {"type": "integer"},
+                    "scale": {"type": "number"},
                 },
             },
             "cam_omitted": {"type": ["string", "null"]},
@@ -233,7 +234,12 @@ class ClassActivation(Technique):
                 differences += self._difference(evidence.resolution, arrays, target)
         head = evidence.resolution.head
         identity = (
-            {"layer": head.layer, "largest_difference": max(differences), "n": len(differences)}
+            {
+                "layer": head.layer,
+                "largest_difference": max(differences),
+                "n": len(differences),
+                "scale": head.scale,
+            }
             if head and differences
             else None
         )
