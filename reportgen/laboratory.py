@@ -49,16 +49,18 @@ class Laboratory:
             labels: class names the user gave; None for those in the file or published with the architecture.
         """
         from reportgen.engine.resolve import resolve
+        from reportgen.subject.live import size_of
         from reportgen.subject.preprocessing import resolve_pipeline
 
         module, facts = self._open()
         job = self.job
-        ready = self._ready_shape()
+        ready = self.subject.ready_shape
         channels = ready[0] if ready else job.channels_in or int(facts["channels_in"])
         pipeline = resolve_pipeline(
             self._published,
             channels_in=channels,
             fixed_size=(ready[1], ready[2]) if ready else None,
+            only_size=size_of(module),
             input_size=job.input_size,
             resize=job.resize,
             interpolation=job.interpolation,
@@ -82,13 +84,6 @@ class Laboratory:
             counts=self.counts,
             num_classes=job.num_classes,
         )
-
-    def _ready_shape(self) -> tuple[int, ...] | None:
-        """(C, H, W) of inputs that are handed over ready, if all are."""
-        images = self.subject.images
-        if not images or not all(image.ref.ready for image in images):
-            return None
-        return tuple(images[0].ref.live.shape)
 
     @property
     def counts(self) -> Counts:

@@ -255,9 +255,8 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
         if failed := [one.reason for one in skipped if one.reason.startswith(UNANSWERED)]:
             raise PassError(failed[0], "see that it takes images of this size, and --batch-size of them at once")
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:3])
-        raise ImagesError(
-            f"none of {len(skipped)} files is a usable image ({reasons})", "give JPEG, PNG or WebP images"
-        )
+        remedy = "see the options named" if "--" in reasons else "give JPEG, PNG or WebP images"
+        raise ImagesError(f"none of {len(skipped)} files is a usable image ({reasons})", remedy)
     showable = used if job.exhibit else [one for one in used if one.answered] or used
     choices = exhibits.choose([_seen(one) for one in showable], wanted_exhibits(job), given=job.exhibit, seed=job.seed)
     skipped.sort(key=lambda one: one.name)
