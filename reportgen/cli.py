@@ -244,10 +244,12 @@ def command_of(model: str, images: Sequence[str], job: Any) -> str:
     named = ["IMAGES"] if job.names != "path" else [Path(image).name or image for image in images]
     words = ["reportgen", Path(model).name, *named]
     told = job.canonical()
-    if any(table_of(name) for name in told):
+    # tables have no flag, and names of classes that were given as such have no file
+    without = {name for name in told if table_of(name) or (name == "labels" and isinstance(told[name], list))}
+    if without:
         words += ["--config", "reportgen.toml"]
     for name, value in told.items():
-        if table_of(name):
+        if name in without:
             continue
         if value is True:
             words.append(flag_of(name))

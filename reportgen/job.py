@@ -173,7 +173,9 @@ class Job(BaseModel):
         None, SUBJECT, "which of a checkpoint's weights (EMA where present)"
     )
     num_classes: int | None = _option(None, SUBJECT, "number of classes", "N", ge=1)
-    labels: Path | None = _option(None, SUBJECT, "class names: one a line, JSON list or dict", "FILE")
+    labels: Path | tuple[str, ...] | None = _option(
+        None, SUBJECT, "class names: one a line, JSON list or dict, CSV of numbers and names", "FILE"
+    )
     output_kind: OutputKind = _option("auto", SUBJECT, "what the model returns")
     input_size: str | None = _option(None, SUBJECT, "input size of the model", "N|HxW")
     channels_in: int | None = _option(None, SUBJECT, "input channels", "N", ge=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reportgen.engine.resolution import Resolution
@@ -76,7 +77,7 @@ class Laboratory:
             facts=facts,
             pipeline=asdict(pipeline),
             labels=labels if labels is not None else tuple(facts.get("labels") or ()),
-            labels_given=labels is not None,
+            labels_from=self._labels_from,
             output_kind=job.output_kind,
             device=job.device,
             batch_size=job.batch_size,
@@ -84,6 +85,12 @@ class Laboratory:
             counts=self.counts,
             num_classes=job.num_classes,
         )
+
+    @property
+    def _labels_from(self) -> str | None:
+        """What a message calls the user's class names; None where the user gave none."""
+        labels = self.job.labels
+        return repr(labels.name) if isinstance(labels, Path) else None if labels is None else "labels"
 
     @property
     def counts(self) -> Counts:

@@ -341,3 +341,19 @@ def test_temperature_scales_class_activation_maps() -> None:
     assert torch.allclose(found, expected, atol=1e-5)
     page = report.rendered(".html").decode()
     assert "The model multiplies what the linear layer gives by 0.5882" in page
+
+
+def test_names_of_classes_that_do_not_fit(tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("cat\ndog\n")
+    with pytest.raises(reportgen.errors.LabelsError, match=r"'few\.txt' has 2 class names, and the model 4 classes"):
+        reportgen.audit(Tiny(), photographs(), labels=tmp_path / "few.txt", **SMALL)
+    with pytest.raises(reportgen.errors.LabelsError, match="labels has 3 class names, and the model 2") as refused:
+        reportgen.audit(Tiny(classes=1), photographs(), labels=["a", "b", "c"], **SMALL)
+    assert "small outputs first" in refused.value.remedy
+
+
+def test_names_of_classes_by_themselves() -> None:
+    report = audited(Tiny(), labels=["cat", "dog", "hen, bird", "moped"], only=["predictions"])
+    assert report.facts["predictions"][0]["top"][0]["label"] in ("cat", "dog", "hen, bird", "moped")
+    one = audited(Tiny(classes=1), labels=["cat"], only=["predictions"])
+    assert {top["label"] for top in one.facts["predictions"][0]["top"]} == {"not cat", "cat"}
