@@ -156,6 +156,11 @@ class EngineProbe:
             raise Undeclared(f"{rule} of {layer!r}")
         return self._traced().gradient(target.place, layer, rule)
 
+    def rollout(self) -> Tensor:
+        if not any(isinstance(need, Forward) and need.attention for need in self.needs):
+            raise Undeclared("attention")
+        return self._traced().rollout()
+
     def followed(self) -> Followed:
         trace = self._traced()
         if trace.followed is None:

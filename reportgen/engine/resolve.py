@@ -84,6 +84,8 @@ def resolve(
         tappable=tappable,
         folds=seen.folds if tappable else (),
         random=seen.random,
+        attention=seen.attention if tappable else None,
+        attends=seen.attends,
     )
 
 
