@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.contents import State, shape_of
-from reportgen.subject.recognition import counts
+from reportgen.subject.recognition import counts, prefixes
 
 _REMEDY = "give the right --arch, with --arch-arg where it was built with arguments"
 
@@ -24,6 +24,13 @@ def classes_of(shapes: Mapping[str, tuple[int, ...]], heads: Sequence[str]) -> i
         if key.startswith(tuple(f"{head}." for head in main)) and key.endswith("weight") and len(shape) in (2, 4):
             found = shape[0]
     return found
+
+
+def fitting_prefix(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The prefix under which the file has most keys of a module; the shortest of several."""
+    expected = [key for key in module.state_dict() if counts(key)]
+    found = {prefix: sum(prefix + key in shapes for key in expected) for prefix in prefixes(shapes)}
+    return max(sorted(found, key=len), key=found.__getitem__)
 
 
 def stem_channels(module: nn.Module, stem: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
@@ -21,24 +20,18 @@ from reportgen.subject.architectures import (
     published,
     qualified,
 )
-from reportgen.subject.containers import Container
-from reportgen.subject.contents import (
-    EMA,
-    RAW,
-    Contents,
-    is_state,
-    own_words,
-    read_contents,
-    shape_of,
-    tensors_of,
-)
-from reportgen.subject.fitting import Misfit, classes_of, fill, misfit_of, refit_head, stem_channels
+from reportgen.subject.body_and_head import built as body_and_head
+from reportgen.subject.body_and_head import is_body_and_head, recognised_body
+from reportgen.subject.contents import Contents, own_words, read_contents, shape_of
+from reportgen.subject.fitting import Misfit, classes_of, fill, fitting_prefix, misfit_of, refit_head, stem_channels
 from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
-from reportgen.subject.modules import build, channels_of
-from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
+from reportgen.subject.modules import build, channels_of, strangers
+from reportgen.subject.recognition import Match, described, prefixes, recognise, stripped
 from reportgen.subject.sharded import digest_of_model, files_of
 from reportgen.subject.transformers_models import build as build_from_transformers
 from reportgen.subject.transformers_models import check_is_classifier, labels_of
+from reportgen.subject.trusted import open_trusted
+from reportgen.subject.twins import twins_in
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,8 @@ class ModelFacts:
         container: ``zip``, ``legacy``, ``safetensors``, ``memory``, or ``trusted`` where torch itself opened it.
         safe: it was opened without running any code of the file.
         architecture: qualified name, or the class path of a module.
-        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``.
+        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``, or ``verified``
+        (recognised, and it answers as the program in the file does).
         candidates: other architectures that fit as well.
         weights: ``raw`` or ``ema``.
         prefix: stripped from every key.
@@ -65,6 +59,7 @@ class ModelFacts:
         labels: class names found in the file, or the published ones where there are as many classes.
         labels_from: ``file``, ``published``, or None.
         head_published: the head has the published number of classes.
+        replaced: classes of the file that were not run: a twin, or the recognised architecture, takes their place.
     """
 
     file: str
@@ -85,6 +80,7 @@ class ModelFacts:
     labels: tuple[str, ...] | None
     head_published: bool
     labels_from: str | None = None
+    replaced: tuple[str, ...] = ()
 
 
 # opening
@@ -130,12 +126,24 @@ def open_model(
         if settings is not None and settings.of_timm:
             contents = replace(contents, own={**own_words(settings.own()), **contents.own})
         if contents.module is not None and arch is None:
-            return _from_module(contents, shown, common)
+            try:
+                return _from_module(contents, shown, common)
+            except UnsafeModelError as refusal:
+                if trust:  # its own classes are wanted then
+                    raise
+                common["replaced"] = _without_its_classes(contents, shown, refusal)
+        if arch is None and is_body_and_head(contents.shapes):
+            return _from_body_and_head(contents, shown, common)
         return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
     except UnsafeModelError:
         if not trust:
             raise
-    return _trusted(path, shown, common, arch, arch_args or {}, num_classes, channels_in)
+
+    def fit(contents: Contents, name: str | None) -> tuple[nn.Module, ModelFacts]:
+        return _from_weights(contents, shown, {}, name, arch_args or {}, num_classes, channels_in)
+
+    module, facts = open_trusted(path, shown, arch, weights, fit)
+    return module, ModelFacts(**{**vars(facts), **common})
 
 
 def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
@@ -149,16 +157,38 @@ def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tupl
         words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ModelFileError(f"{shown!r} is damaged: a module lacks a part ({words})", "get the file again") from error
     library = type(module).__module__.partition(".")[0]
-    own = contents.module.state.get("pretrained_cfg") or contents.module.state.get("default_cfg")
-    own = own_words(own) if isinstance(own, dict) else {}
-    named = own.get("architecture")
+    named = contents.own.get("architecture")
     try:
         match: Match | None = recognise(contents.shapes, shown, trusted=[f"timm:{named}"] if named else [])
     except ArchitectureError:
         match = None
     fitting = [name for name in (match.name, *match.candidates) if name.startswith(f"{library}:")] if match else []
     name = fitting[0] if fitting else contents.module.path
+    common["replaced"] = twins_in(contents.container.foreign)
     return module, _facts(contents, common, name, "class", tuple(fitting[1:]), "", (), module)
+
+
+def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelError) -> tuple[str, ...]:
+    """The classes of a pickled module that the weights alone do without. Raises `refusal` where they do not."""
+    assert contents.module is not None
+    own = strangers(contents.module)
+    try:
+        if own and is_body_and_head(contents.shapes):
+            recognised_body(contents.shapes, shown)
+        elif own:
+            _settle_architecture(contents, shown, None)
+        if own:
+            return own
+    except ArchitectureError:
+        pass
+    if contents.module.path.startswith("ultralytics.nn.tasks."):
+        kind = contents.module.path.rpartition(".")[2]
+        if kind != "ClassificationModel":
+            raise ModelFileError(
+                f"{shown!r} is a {kind} of Ultralytics, not an image classifier",
+                "give a classifier of it, for example yolo11n-cls.pt",
+            ) from None
+    raise refusal
 
 
 def _from_transformers(
@@ -202,6 +232,9 @@ def _from_weights(
     if channels_in is not None:
         arch_args = {key: value for key, value in arch_args.items() if key != "in_chans"}
     module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
+    if known is None:
+        prefix = fitting_prefix(module, contents.shapes)
+        state = stripped(contents.state, prefix)
     if known and channels_in is None:
         own = stem_channels(module, known.stem, shapes)
         if own is not None:
@@ -212,6 +245,15 @@ def _from_weights(
     stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
     return module.float().eval(), _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
+
+
+def _from_body_and_head(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
+    match = recognised_body(contents.shapes, shown)
+    module = body_and_head(match.name, contents.shapes)
+    stray = fill(module, contents.state, shown, match.name, contents.container.tensor)
+    facts = _facts(contents, common, match.name, "recognised", match.candidates, "", tuple(stray), module)
+    outputs = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
+    return module.float().eval(), replace(facts, num_classes=outputs[-1] if outputs else None, head_published=False)
 
 
 def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tuple[str, str, tuple[str, ...], str]:
@@ -256,14 +298,16 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
     """How the weights differ from an architecture that the file names but recognition did not find in them: one of a
     newer library, or one built with other arguments. None where there is no such architecture.
     """
-    shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
     known = described(name)
+    shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
     arguments = contents.own.get("model_args", {})
     classes = classes_of(shapes, known.heads) if known else None
     try:
         module = meta(qualified(name), classes=classes, channels=None, keys=shapes, arguments=arguments)
     except ArchitectureError:
         return None
+    if known is None:
+        shapes = stripped(contents.shapes, fitting_prefix(module, contents.shapes))
     misfit = misfit_of({key: tuple(value.shape) for key, value in module.state_dict().items()}, shapes)
     # without a description nobody knows which keys depend on the number of classes
     return misfit if known else replace(misfit, reshaped={})
@@ -272,12 +316,7 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
 def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     """The prefix under which most keys of a known architecture lie."""
     known = described(name)
-    if known is None:
-        found = next(
-            (p for p in ("module.", "_orig_mod.", "model.") if all(k.startswith(p) for k in shapes if counts(k))), ""
-        )
-        return found
-    return next((p for p in prefixes(shapes) if known.stem and p + known.stem in shapes), "")
+    return next((p for p in prefixes(shapes) if known and known.stem and p + known.stem in shapes), "")
 
 
 def _facts(
@@ -293,14 +332,14 @@ def _facts(
     known = described(name)
     linears = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
     classes = classes_of(stripped(contents.shapes, prefix), known.heads) if known else next(reversed(linears), None)
-    facts = published(name, contents.own.get("pretrained_cfg")) if ":" in name else None
+    facts = published(name, contents.own.get("pretrained_cfg"))
     as_published = facts is not None and classes is not None and classes == facts.classes
     labels = contents.own.get("labels")
     source = "file" if labels else None
     if labels is None and as_published and classes == IMAGENET_CLASSES:
         labels, source = imagenet_labels(), "published"
     return ModelFacts(
-        **common,
+        **{"file": "", "sha256": "", "size": 0, **common},
         format=contents.format,
         container=contents.container.kind,
         safe=True,
@@ -316,60 +355,6 @@ def _facts(
         labels=labels,
         head_published=as_published,
         labels_from=source,
-    )
-
-
-# trusted
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def _trusted(
-    path: Path,
-    shown: str,
-    common: dict[str, Any],
-    arch: str | None,
-    arch_args: Mapping[str, object],
-    num_classes: int | None,
-    channels_in: int | None,
-) -> tuple[nn.Module, ModelFacts]:
-    """Open a file as torch does, running what code it holds: the user said so."""
-    loaders: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("torchscript", lambda: torch.jit.load(str(path), map_location="cpu")),  # type: ignore[no-untyped-call]
-        ("exported", lambda: torch.export.load(str(path)).module()),
-        ("module", lambda: torch.load(path, map_location="cpu", weights_only=False)),
-    )
-    errors: list[str] = []
-    for kind, load in loaders:
-        try:
-            made = load()
-        except Exception as error:  # whatever the file's code raises
-            errors.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:100]}")
-            continue
-        if isinstance(made, nn.Module):
-            return _trusted_module(made, kind, common)
-        if isinstance(made, dict):
-            inner = next((v for n in (*EMA, *RAW) if isinstance(v := made.get(n), nn.Module)), None)
-            if inner is not None:
-                return _trusted_module(inner, kind, common)
-            state: Mapping[Any, Any] = next((made[n] for n in (*EMA, *RAW) if is_state(made.get(n))), made)
-            container = Container("trusted", made, {})
-            contents = Contents("checkpoint", container, tensors_of(state), None, "raw", own_words(made))
-            module, facts = _from_weights(contents, shown, common, arch, arch_args, num_classes, channels_in)
-            return module, ModelFacts(**{**vars(facts), "safe": False})
-        errors.append(f"it holds a {type(made).__name__}")
-    raise ModelFileError(
-        f"{shown!r} cannot be opened even with --trust-model ({errors[-1]})", "open it where it was made"
-    )
-
-
-def _trusted_module(module: nn.Module, kind: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
-    from reportgen.subject.live import live_facts
-
-    if kind != "exported":
-        module.eval()
-    facts = live_facts(module)
-    return module, ModelFacts(
-        **{**vars(facts), **common, "format": kind, "container": "trusted", "safe": False, "how": "class"}
     )
 
 

@@ -179,6 +179,19 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
     raise refusal(shapes, nearest, shown)
 
 
+def fitting(shapes: Shapes) -> tuple[str, ...]:
+    """Every architecture that could have these weights, those of torchvision first; where several fit, which of them
+    it is the weights do not tell.
+    """
+    for prefix in prefixes(shapes):
+        whole = [fit for fit in _fits(stripped(shapes, prefix), prefix) if fit.share == 1 and fit.heads]
+        if whole:
+            fewest = min(fit.left for fit in whole)
+            names = (fit.known.name for fit in whole if fit.left == fewest)
+            return tuple(sorted(names, key=lambda name: (not name.startswith("torchvision:"), len(name), name)))
+    return ()
+
+
 def _choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str], shapes: Shapes) -> Match:
     fewest = min(fit.left for fit in whole)
     best = sorted((fit for fit in whole if fit.left == fewest), key=lambda fit: (len(fit.known.name), fit.known.name))

@@ -114,10 +114,12 @@ def _open_shards(path: Path, shown: str) -> Container:
     metadata: dict[str, str] = {}
     records: dict[str, Mapping[str, bytes]] = {}
     sizes: dict[str, int] = {}
-    kinds = set()
+    kinds: set[str] = set()
+    foreign: set[str] = set()
     for name in sorted(set(table.values())):
         part = open_container(path.parent / name, name)
         kinds.add(part.kind)
+        foreign.update(part.foreign)
         wanted = [key for key, file in table.items() if file == name]
         if not isinstance(part.root, dict) or (missing := [key for key in wanted if key not in part.root]):
             what = f"{missing[0]!r}" if isinstance(part.root, dict) else "weights"
@@ -127,7 +129,7 @@ def _open_shards(path: Path, shown: str) -> Container:
         records[name] = part.records
         sizes |= {f"{name}/{key}": size for key, size in part.sizes.items()}
     kind = "safetensors" if kinds == {"safetensors"} else min(kinds - {"safetensors"})
-    return Container(kind, tree, metadata, _Together(records), sizes)
+    return Container(kind, tree, metadata, _Together(records), sizes, tuple(sorted(foreign)))
 
 
 def _moved(value: Any, file: str) -> Any:
