@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from reportgen.subject.subject import Subject
 
 
 def inspect(
-    path: Path, *, arch: str | None = None, arch_args: Mapping[str, object] | None = None, trust: bool = False
+    path: Path, *, arch: str | None = None, arch_args: Sequence[str] = (), trust: bool = False
 ) -> dict[str, Any]:
     """Everything that can be said about a model file, as JSON values; with ``error`` and ``remedy`` where it cannot
     be opened.
@@ -30,7 +30,7 @@ def inspect(
     if not path.exists():
         raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
     sha256 = digest_of_model(weights_of(path), sha256_of)
-    job = Job.from_options({"arch": arch, "arch_arg": dict(arch_args or {}), "trust_model": trust})
+    job = Job.from_options({"arch": arch, "arch_arg": list(arch_args), "trust_model": trust})
     found = dict(inspect_file(path, sha256=sha256, arch=arch, arch_args=job.arch_arg, trust=trust))
     if found.get("error"):
         return found

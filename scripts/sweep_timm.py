@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import os
+import importlib
+import multiprocessing
 import resource
-import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,14 @@ from sweep_torchvision import CLASSES, TOLERANCE, photographs  # noqa: E402
 TABLE = ROOT / "docs" / "timm-families.md"
 HEADER = "| family | model | parameters, M | input | architecture | complete | not applicable | failed | CPU seconds |"
 GIGABYTE = 2**30
+WARM = (
+    "timm",
+    "torchvision",
+    "reportgen.pipeline",
+    "reportgen.engine.local",
+    "reportgen.subject.model_file",
+    "weasyprint",
+)
 MOST_SIDE = 512
 
 
@@ -51,10 +61,9 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=900, help="time limit of one family")
     parser.add_argument("--gigabytes", type=float, default=6, help="memory limit of one family")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    if flags.one:
-        return one(flags)
+    for module in WARM:
+        importlib.import_module(module)
     rows = existing(flags.output)
     for family in flags.families or families():
         done = family in rows and not flags.families
@@ -77,25 +86,23 @@ def families() -> list[str]:
 
 def row_of(family: str, flags: argparse.Namespace) -> str:
     """The table's row of one family, made in a process of its own."""
-    words = ["--one", family, "--preset", flags.preset, "--steps", str(flags.steps)]
-    words += ["--grid", str(flags.grid), "--images", str(flags.images), "--gigabytes", str(flags.gigabytes)]
+    context = multiprocessing.get_context("fork")  # what is imported here need not be imported a hundred times
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=one, args=(family, flags, sending))
     begin = resource.getrusage(resource.RUSAGE_CHILDREN)
+    child.start()
+    sending.close()
+    told: dict[str, Any] = {"failed": f"more than {flags.seconds:.0f} s"}
+    limit = time.monotonic() + flags.seconds
     try:
-        done = subprocess.run(
-            [sys.executable, __file__, *words],
-            capture_output=True,
-            text=True,
-            timeout=flags.seconds,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        last = (done.stdout.strip().splitlines() or ["{}"])[-1]
-        told = json.loads(last) if last.startswith("{") else {}
-        if done.returncode:
-            ending = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"]
-            told["failed"] = ending[-1][:200]
-    except subprocess.TimeoutExpired as error:
-        last = (error.stdout or b"").decode().strip().splitlines()
-        told = {**(json.loads(last[-1]) if last else {}), "failed": f"more than {flags.seconds:.0f} s"}
+        while receiving.poll(max(0.0, limit - time.monotonic())):
+            told = receiving.recv()
+    except EOFError:  # it ended
+        child.join()
+        if child.exitcode:
+            told.setdefault("failed", f"the process ended with {child.exitcode}")
+    child.kill()
+    child.join()
     end = resource.getrusage(resource.RUSAGE_CHILDREN)
     told["seconds"] = f"{end.ru_utime + end.ru_stime - begin.ru_utime - begin.ru_stime:.0f}"
     keys = ("model", "parameters", "input", "architecture", "complete", "not_applicable", "failed", "seconds")
@@ -107,34 +114,46 @@ def row_of(family: str, flags: argparse.Namespace) -> str:
 # ----------------------------------------------------------------------------------------
 
 
-def one(flags: argparse.Namespace) -> int:
-    """Build, save, open and audit; after each step what is known goes to the standard output as a line of JSON."""
-    import torch
+def one(family: str, flags: argparse.Namespace, sending: Connection) -> None:
+    """Build, save, open and audit. After each step what is known is sent, with what would be said if it went no
+    further.
+    """
+    told: dict[str, Any] = {}
+
+    def tell(**more: Any) -> None:
+        told.update(more)
+        sending.send(told)
 
     if sys.platform == "linux":
         limit = int(flags.gigabytes * GIGABYTE)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    try:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+            warnings.simplefilter("ignore")  # what libraries deprecate is not asked here
+            swept(family, Path(folder), flags, tell)
+    except BaseException as error:
+        words = [line for line in str(error).splitlines() if line.strip()] or [""]
+        tell(failed=f"{type(error).__name__}: {words[0][:200]}")
+
+
+def swept(family: str, folder: Path, flags: argparse.Namespace, tell: Callable[..., None]) -> None:
+    """What `one` does once its limits are set."""
+    import torch
+
     torch.manual_seed(0)
-    told: dict[str, Any] = {}
-    name = smallest(flags.one)
+    name = smallest(family)
     if name is None:
-        print(json.dumps({"not_applicable": "no classifier: its models are encoders without a head"}))
-        return 0
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="sweep-") as place:
-        warnings.simplefilter("ignore")  # what libraries deprecate is not asked here
-        folder = Path(place)
-        model, size = built(name)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        told |= {"model": name, "parameters": f"{parameters / 1e6:.1f}", "input": size}
-        print(json.dumps(told), flush=True)
-        torch.save(model.state_dict(), folder / "model.pt")
-        told["architecture"], arch = opened(model, folder / "model.pt", name, size)
-        print(json.dumps(told), flush=True)
-        del model
-        photographs(folder / "images", flags.images)
-        told |= audited(folder, arch, flags)
-    print(json.dumps(told), flush=True)
-    return 0
+        tell(not_applicable="no classifier: its models are encoders without a head")
+        return
+    tell(model=name, failed=f"more than {flags.seconds:.0f} s")
+    model, size = built(name)
+    tell(parameters=f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}", input=size)
+    torch.save(model.state_dict(), folder / "model.pt")
+    how, arch = opened(model, folder / "model.pt", name, size)
+    tell(architecture=how)
+    del model
+    photographs(folder / "images", flags.images)
+    tell(**audited(folder, arch, flags))
 
 
 def smallest(family: str) -> str | None:
@@ -215,6 +234,7 @@ def audited(folder: Path, arch: str | None, flags: argparse.Namespace) -> dict[s
         preset=flags.preset,
         arch=arch,
         cache_dir=folder / "cache",
+        batch_size=flags.images,
         techniques={"max_activation": {"steps": flags.steps}, "occlusion": {"grid": flags.grid}},
     )
     report.write(folder / "report.html")

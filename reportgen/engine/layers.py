@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import random as random_numbers
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -13,15 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reportgen.engine.attention import Attentions, read_attention
 from reportgen.engine.folding import Successions
+from reportgen.engine.nested import first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, scores_of
-from reportgen.engine.resolution import Fold, Layer, Layout, PooledHead
+from reportgen.engine.resolution import Attention, Fold, Layer, Layout, PooledHead
 
 MOST_DEFAULTS = 5
 IMAGES = 2
 """Images looked at: an output that is no batch of two (a table of positions, windows in a row) does not depend on the
 image alone.
 """
+ALIKE = 1e-4
+"""Scores that differ by less of the largest are the same."""
 MOST_PREFIX = 8
 """A class token, a distillation token and registers: more tokens than this in excess of a grid are no prefix."""
 
@@ -41,6 +45,8 @@ class Discovery:
         seconds: duration of the forward, for one image.
         folds: batch normalisations that convolutions can take over.
         random: random numbers were drawn in the forward.
+        attention: where all tokens attend to all others from block to block.
+        attends: attention of any kind was seen.
     """
 
     layers: tuple[Layer, ...]
@@ -50,18 +56,8 @@ class Discovery:
     seconds: float
     folds: tuple[Fold, ...]
     random: bool
-
-
-def first_tensor(output: object) -> Tensor | None:
-    """The tensor that stands for a module's output: itself, or the first of a tuple, list or dict."""
-    if isinstance(output, Tensor):
-        return output
-    parts: Iterable[object] = ()
-    if isinstance(output, dict):
-        parts = output.values()
-    elif isinstance(output, list | tuple):
-        parts = output
-    return next((part for part in parts if isinstance(part, Tensor)), None)
+    attention: Attention | None
+    attends: bool
 
 
 def as_maps(output: Tensor, layer: Layer) -> Tensor:
@@ -175,12 +171,13 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
     successions = Successions(module)
     recorder = _Recorder(module, successions)
     tokens = _may_have_tokens(module)
+    attentions = Attentions()
     try:
         chance = _state_of_chance(sample.device)
         with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
             begin = perf_counter()
-            with successions:
-                output = as_matrix(module(sample.clone().requires_grad_(tokens)))
+            with successions, attentions:
+                output = as_matrix(module(sample.clone().requires_grad_(tokens)), IMAGES)
             seconds = (perf_counter() - begin) / IMAGES
         random = chance != _state_of_chance(sample.device)
     finally:
@@ -188,9 +185,21 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
     kind = detect_kind(output.detach(), nonlinearity) if kind == "auto" else kind
     scores = scores_of(output, kind, nonlinearity)
     layers = [_layer(name, part, recorder, size) for name, part in module.named_modules() if name]
-    layers = _mark_unexplaining(layers, recorder.outputs, scores)
+    gradients = _gradients_of_tokens(layers, recorder.outputs, scores)
+    layers = _mark_unexplaining(layers, gradients)
+    attention = read_attention(attentions.shapes, layers, lambda name: _strength(gradients.get(name)), IMAGES)
     head = _pooled_head(module, layers, recorder.pooled, scores.detach(), output.shape[1])
-    return Discovery(tuple(layers), output.shape[1], kind, head, seconds, successions.folds(), random)
+    return Discovery(
+        layers=tuple(layers),
+        outputs=output.shape[1],
+        kind=kind,
+        head=head,
+        seconds=seconds,
+        folds=successions.folds(),
+        random=random,
+        attention=attention,
+        attends=bool(attentions.shapes),
+    )
 
 
 def _state_of_chance(device: torch.device) -> tuple[bytes, ...]:
@@ -230,21 +239,32 @@ def _layer(name: str, part: nn.Module, seen: _Recorder, size: tuple[int, int]) -
     )
 
 
-def _mark_unexplaining(layers: list[Layer], outputs: dict[str, Tensor], scores: Tensor) -> list[Layer]:
+def _gradients_of_tokens(
+    layers: Sequence[Layer], outputs: dict[str, Tensor], scores: Tensor
+) -> dict[str, Tensor | None]:
+    """Derivative of some sum of the scores by the tokens (n, tokens, C) that each layer returns."""
+    asked = [layer.name for layer in layers if layer.layout == "tokens" and layer.name in outputs]
+    if not asked:
+        return {}
+    weights = torch.linspace(-1, 1, scores.numel(), device=scores.device).reshape(scores.shape)
+    found = torch.autograd.grad((scores * weights).sum(), [outputs[name] for name in asked], allow_unused=True)
+    return dict(zip(asked, found, strict=True))
+
+
+def _strength(gradient: Tensor | None) -> Tensor | None:
+    """(tokens,) of a derivative by tokens."""
+    return None if gradient is None else gradient.abs().sum(dim=(0, 2))
+
+
+def _mark_unexplaining(layers: list[Layer], gradients: dict[str, Tensor | None]) -> list[Layer]:
     """Mark the layers on whose patch tokens no class score depends: behind the last attention only the class token
     counts.
     """
-    asked = [layer for layer in layers if layer.prefix and layer.name in outputs]
-    if not asked:
-        return layers
-    weights = torch.linspace(-1, 1, scores.numel(), device=scores.device).reshape(scores.shape)
-    gradients = torch.autograd.grad(
-        (scores * weights).sum(), [outputs[layer.name] for layer in asked], allow_unused=True
-    )
+    asked = {layer.name: layer.prefix for layer in layers if layer.prefix and layer.name in gradients}
     blind = {
-        layer.name
-        for layer, gradient in zip(asked, gradients, strict=True)
-        if gradient is None or not gradient[:, layer.prefix :].any()
+        name
+        for name, prefix in asked.items()
+        if (gradient := gradients[name]) is None or not gradient[:, prefix:].any()
     }
     if len(blind) == len(asked):  # a head that is zero depends on nothing and tells nothing
         return layers
@@ -254,7 +274,9 @@ def _mark_unexplaining(layers: list[Layer], outputs: dict[str, Tensor], scores: 
 def _pooled_head(
     module: nn.Module, layers: list[Layer], pooled: dict[str, Tensor], scores: Tensor, outputs: int
 ) -> PooledHead | None:
-    """Where W·mean(A) + b gives the scores: found by trying, so that it holds for any way of writing it."""
+    """Where W·mean(A) + b gives the scores, or a multiple of them: found by trying, so that it holds for any way of
+    writing it.
+    """
     linears = [
         (name, part.weight.detach().reshape(outputs, -1), None if part.bias is None else part.bias.detach())
         for name, part in module.named_modules()
@@ -269,10 +291,20 @@ def _pooled_head(
             expected = means.to(weight.dtype) @ weight.T + (bias if bias is not None else 0)
             if outputs == 1:
                 expected = torch.cat((-expected, expected), dim=1)
-            scale = float(scores.abs().max()) or 1.0
-            if bool(means.any()) and bool(weight.any()) and float((expected - scores).abs().max()) <= 1e-4 * scale:
-                return PooledHead(layer.name, name)
+            if bool(means.any()) and bool(weight.any()) and (times := _times(expected, scores)):
+                return PooledHead(layer.name, name, times)
     return None
+
+
+def _times(expected: Tensor, scores: Tensor) -> float | None:
+    """The number above zero by which `expected` is multiplied in `scores`; None where there is no such number."""
+    largest = float(scores.abs().max()) or 1.0
+    if float((expected - scores).abs().max()) <= ALIKE * largest:
+        return 1.0
+    square = float((expected * expected).sum())
+    times = float((expected * scores).sum()) / square if square else 0.0
+    alike = times > 0 and float((expected * times - scores).abs().max()) <= ALIKE * largest
+    return times if alike else None
 
 
 def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
@@ -282,16 +314,18 @@ def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
     on whose
     maps no class score depends are looked through.
     """
-    blind = {layer.name for layer in layers if not layer.explains}
+    blind = {layer.name: layer.type.lower() for layer in layers if not layer.explains}
     best: dict[tuple[int, ...], tuple[int, bool, int, str]] = {}
     inside = tuple(name + "." for name in blocks(layers))  # a resolution that only a block has within is no stage
     for layer in layers:
         if not _usable(layer) or layer.name.startswith(inside):
             continue
         parts = layer.name.split(".")
-        hidden = sum(".".join(parts[:i]) in blind for i in range(1, len(parts)))
+        hidden = [name for i in range(1, len(parts)) if (name := ".".join(parts[:i])) in blind]
+        if any("attention" in blind[name] or "attn" in blind[name] for name in hidden):
+            continue  # queries, keys and values are no state of the tokens
         passes_on = any(word in layer.type for word in _TRANSPARENT)
-        rank = (layer.depth - hidden, passes_on, -layer.order, layer.name)
+        rank = (layer.depth - len(hidden), passes_on, -layer.order, layer.name)
         if layer.resolution not in best or rank < best[layer.resolution]:
             best[layer.resolution] = rank
     ordered = sorted(best.values(), key=lambda rank: -rank[2])

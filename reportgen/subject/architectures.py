@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -228,9 +229,14 @@ def _own(name: str, given: dict[str, Any]) -> nn.Module:
 
 
 def _literal(value: Any) -> Any:
-    """``--arch-arg`` values: numbers, true, false and none are themselves, everything else is words."""
+    """``--arch-arg`` values: numbers, true, false, none and lists are themselves, everything else is words."""
     if not isinstance(value, str):
         return value
+    if value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
     constants = {"true": True, "false": False, "none": None}
     if value.lower() in constants:
         return constants[value.lower()]

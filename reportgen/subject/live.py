@@ -1,6 +1,8 @@
-"""Facts of a module that is handed over in memory."""
+"""What a module in memory says of itself."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn
 
@@ -30,3 +32,19 @@ def live_facts(module: nn.Module) -> ModelFacts:
         labels=None,
         head_published=False,
     )
+
+
+def size_of(module: nn.Module) -> tuple[int, int] | None:
+    """(H, W) of the only input that a module says it takes: torchvision's transformers by their ``image_size``, timm's
+    networks by the ``img_size`` of their patch embedding. None where it says nothing.
+    """
+    patches = getattr(module, "patch_embed", None)
+    stated: Any = getattr(module, "image_size", None) or getattr(patches, "img_size", None)
+    sides = (stated, stated) if isinstance(stated, int) else stated
+    if (
+        isinstance(sides, tuple | list)
+        and len(sides) == 2
+        and all(isinstance(side, int) and side > 0 for side in sides)
+    ):
+        return int(sides[0]), int(sides[1])
+    return None

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from reportgen.store import key_of
 from reportgen.subject.digests import DigestMemory, digest_of_live
 from reportgen.subject.feed import in_order
 from reportgen.subject.hub import beside, shown_name, weights_of
-from reportgen.subject.images import Found, ImageRef, Skipped, find_images, live_images
+from reportgen.subject.images import Found, ImageError, ImageRef, Skipped, find_images, live_images, ready_shape
 from reportgen.subject.masks import find_masks
 from reportgen.subject.sharded import digest_of_model
 from reportgen.subject.truth import Truth
@@ -85,6 +85,16 @@ class Subject:
         """The images by digest; one of several that are equal."""
         return {image.digest: image.ref for image in self.images}
 
+    @cached_property
+    def ready_shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) of inputs that are handed over ready, if all are: that of the first that can be read."""
+        if not self.images or not all(image.ref.ready for image in self.images):
+            return None
+        for image in self.images:
+            with suppress(ImageError):
+                return ready_shape(image.ref)
+        return None
+
     def resolution_key(self, job: Job, labels: Sequence[str] | None) -> str:
         """Key of the record of what was resolved about this model under these options."""
         options = job.model_dump(mode="json", include=set(RESOLVING))
@@ -94,6 +104,7 @@ class Subject:
             options=options,
             labels=list(labels) if labels else None,
             transform=digest_of_code(job.transform, job.pythonpath),
+            ready=self.ready_shape,
             versions=library_versions(),
         )
 

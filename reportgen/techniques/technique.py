@@ -145,6 +145,9 @@ class Probe(Protocol):
         H, W).
         """
 
+    def rollout(self) -> Tensor:
+        """(n, h, w) attention of all blocks multiplied up, for the tokens that the scores read."""
+
     def projection(self, request: Backward) -> Projection:
         """The units that `request` asks for, of the one image at hand."""
 

@@ -65,7 +65,9 @@ def test_a_folder_of_timm_says_what_the_weights_do_not(tmp_path: Path) -> None:
     """These weights fit two architectures that compute different things."""
     model = enlivened(timm.create_model("efficientnet_lite0", num_classes=3))
     names = ["n01", "n02", "n03"]
-    folder = saved_by_timm(model, tmp_path / "lite", label_names=names, label_descriptions=dict(zip(names, "abc")))
+    folder = saved_by_timm(
+        model, tmp_path / "lite", label_names=names, label_descriptions=dict(zip(names, "abc", strict=False))
+    )
     for path in (folder, folder / "model.safetensors"):
         found, facts = opened(path)
         assert (facts.architecture, facts.how, facts.num_classes) == ("timm:efficientnet_lite0", "checkpoint", 3)
@@ -106,14 +108,47 @@ def test_a_configuration_that_does_not_fit_is_not_believed(tmp_path: Path) -> No
 # -------------------------------------------------------------------------------------------------------
 
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
-    "ViT": ("ViT", dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8)),
-    "DeiT": ("DeiT", dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8)),
-    "Beit": ("Beit", dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8)),
-    "ResNet": ("ResNet", dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")),
-    "ConvNext": ("ConvNext", dict(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])),
-    "Swin": ("Swin", dict(embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, image_size=32, patch_size=2)),
-    "MobileNetV2": ("MobileNetV2", dict(depth_multiplier=0.25)),
-}  # fmt: skip
+    "ViT": (
+        "ViT",
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+    ),
+    "DeiT": (
+        "DeiT",
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+    ),
+    "Beit": (
+        "Beit",
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+    ),
+    "ResNet": ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}),
+    "ConvNext": ("ConvNext", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
+    "Swin": (
+        "Swin",
+        {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "image_size": 32, "patch_size": 2},
+    ),
+    "MobileNetV2": ("MobileNetV2", {"depth_multiplier": 0.25}),
+}
 
 
 def tiny(name: str, **more: Any) -> nn.Module:
@@ -220,13 +255,34 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "squash": ("ViTImageProcessor", {"size": {"height": 24, "width": 32}}),
     "convnext": ("ConvNextImageProcessor", {"size": {"shortest_edge": 28}, "crop_pct": 0.875}),
     "convnext, large": ("ConvNextImageProcessor", {"size": {"shortest_edge": 384}, "crop_pct": 0.95}),
-    "shorter side, crop": ("MobileNetV2ImageProcessor", {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}),
-    "blue first": ("MobileViTImageProcessor", {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}),
-    "squash, crop": ("DeiTImageProcessor", {"size": {"height": 37, "width": 37}, "crop_size": {"height": 32, "width": 32}}),
-    "shifted": ("EfficientNetImageProcessor", {"size": {"height": 30, "width": 30}, "do_center_crop": False, "rescale_factor": 1 / 127.5, "rescale_offset": True, "resample": 3}),
+    "shorter side, crop": (
+        "MobileNetV2ImageProcessor",
+        {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}},
+    ),
+    "blue first": (
+        "MobileViTImageProcessor",
+        {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}},
+    ),
+    "squash, crop": (
+        "DeiTImageProcessor",
+        {"size": {"height": 37, "width": 37}, "crop_size": {"height": 32, "width": 32}},
+    ),
+    "shifted": (
+        "EfficientNetImageProcessor",
+        {
+            "size": {"height": 30, "width": 30},
+            "do_center_crop": False,
+            "rescale_factor": 1 / 127.5,
+            "rescale_offset": True,
+            "resample": 3,
+        },
+    ),
     "levit": ("LevitImageProcessor", {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}),
-    "poolformer": ("PoolFormerImageProcessor", {"size": {"shortest_edge": 36}, "crop_pct": 0.9, "crop_size": {"height": 36, "width": 36}}),
-}  # fmt: skip
+    "poolformer": (
+        "PoolFormerImageProcessor",
+        {"size": {"shortest_edge": 36}, "crop_pct": 0.9, "crop_size": {"height": 36, "width": 36}},
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
@@ -289,5 +345,5 @@ def test_a_configuration_speaks_of_the_weights_it_came_with(tmp_path: Path) -> N
     (tmp_path / "model.safetensors").touch()
     assert [file.name for file in beside(tmp_path / "model.safetensors")] == ["config.json"]
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ModelFileError, match="'config.json' beside the weights is damaged"):
+    with pytest.raises(ModelFileError, match=r"'config\.json' beside the weights is damaged"):
         settings_of(tmp_path / "model.safetensors")
