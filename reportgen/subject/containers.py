@@ -18,10 +18,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from reportgen.errors import ModelFileError, UnsafeModelError
+from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
     MOST_LETTERS,
     ForbiddenGlobal,
+    Inert,
     MalformedPickle,
     Name,
     StorageSpec,
@@ -181,42 +183,43 @@ def open_container(path: Path, shown: str) -> Container:
         raise ModelFileError(f"{shown!r} is empty", "get the file again")
     with path.open("rb") as file:
         head = file.read(16)
+    bare = head[:1] in b"(cl]}"  # so begin the oldest pickles, and many texts
     try:
         if head[:4] == b"PK\x03\x04":
             return _open_zip(path, shown, size)
         if _looks_like_safetensors(head, size):
             return _open_safetensors(path, shown)
-        if head[:1] == b"\x80" or head[:1] in b"(cl]}":
+        if head[:1] == b"\x80" or bare:
             return _open_legacy(path, shown, size)
     except ForbiddenGlobal as error:
-        raise UnsafeModelError(
-            f"opening {shown!r} could run code: it names {error.name}, which is not needed to read weights",
-            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-        ) from None
+        if bare and not error.name.replace(".", "").isidentifier() and kind_of_file(path) != UNKNOWN:
+            raise _not_ours(kind_of_file(path), shown) from None
+        raise _forbidden(error.name, shown) from None
     except MalformedPickle as error:
+        if bare and kind_of_file(path) != UNKNOWN:
+            raise _not_ours(kind_of_file(path), shown) from None
         raise ModelFileError(f"{shown!r} is damaged: {error}", "get the file again") from None
     except UnsupportedTensor as error:
         raise ModelFileError(
             f"{shown!r} holds {error} tensors, which are not read", "save its weights as plain float32 tensors"
         ) from None
-    raise ModelFileError(
-        f"{shown!r} is {_what(head)}, not a PyTorch model", "give a .pt, .pth, .ckpt or .safetensors file"
+    raise _not_ours(kind_of_file(path), shown)
+
+
+def _forbidden(name: str, shown: str) -> UnsafeModelError:
+    if name == "torch.storage._load_from_bytes":  # so a tensor is written by pickle alone
+        return UnsafeModelError(
+            f"{shown!r} is a plain pickle with tensors in it: reading them means unpickling, which could run code",
+            "if you trust its author, add --trust-model; better, ask for a file of torch.save or safetensors",
+        )
+    return UnsafeModelError(
+        f"opening {shown!r} could run code: it names {name}, which is not needed to read weights",
+        "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
     )
 
 
-def _what(head: bytes) -> str:
-    known = {
-        b"\xff\xd8\xff": "a JPEG image",
-        b"\x89PNG": "a PNG image",
-        b"%PDF": "a PDF document",
-        b"\x1f\x8b": "a gzip archive",
-        b"GIF8": "a GIF image",
-        b"\x89HDF": "an HDF5 file (Keras?)",
-        b"<!DO": "an HTML page",
-        b"<htm": "an HTML page",
-        b"vers": "a pointer to a file in Git LFS",
-    }
-    return next((words for magic, words in known.items() if head.startswith(magic)), "a file of an unknown format")
+def _not_ours(kind: Kind, shown: str) -> ModelFileError:
+    return ModelFileError(f"{shown!r} is {kind.what}, not a PyTorch model", kind.remedy)
 
 
 # zip
@@ -262,7 +265,7 @@ def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
 def _open_zip(path: Path, shown: str, size: int) -> Container:
     archive = _opened(path, shown, size)
     try:
-        return _read_zip(archive, shown)
+        return _read_zip(archive, path, shown)
     except (ModelFileError, MalformedPickle, ForbiddenGlobal, UnsupportedTensor):
         archive.close()
         raise
@@ -271,7 +274,7 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
         raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
 
 
-def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
+def _read_zip(archive: zipfile.ZipFile, path: Path, shown: str) -> Container:
     infos = archive.infolist()
     names = [info.filename for info in infos]
     kind = _program(names)
@@ -283,9 +286,7 @@ def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
         )
     pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise ModelFileError(
-            f"{shown!r} is a zip archive without weights of PyTorch", "give a .pt, .pth, .ckpt or .safetensors file"
-        )
+        raise _not_ours(kind_of_file(path), shown)
     root = pickles[0].removesuffix("data.pkl")
     if archive.getinfo(pickles[0]).file_size > MOST_BYTES:
         raise ModelFileError(
@@ -348,13 +349,9 @@ def _storage_of(pid: Any) -> StorageSpec:
 
 def _open_legacy(path: Path, shown: str, size: int) -> Container:
     with path.open("rb") as file:
-        magic = read_pickle(file, _refused, size)
+        magic = read_pickle(file, _refused, size, set())
         if magic != _LEGACY_MAGIC:
-            raise UnsafeModelError(
-                f"{shown!r} is a plain pickle, not a file of torch.save: only unpickling it, which could run code, "
-                f"would tell more",
-                "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-            )
+            raise _plain_pickle(magic, shown)
         read_pickle(file, _refused, size)  # protocol
         read_pickle(file, _refused, size)  # sizes of the writing machine; the storages are little-endian on all
         specs: dict[str, StorageSpec] = {}
@@ -385,6 +382,20 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
         raise MalformedPickle(f"storage {min(missing)[:40]!r} is missing")
     sizes = {key: len(data) for key, data in records.items()}
     return Container("legacy", tree, {}, records, sizes, tuple(sorted(foreign)))
+
+
+def _plain_pickle(root: Any, shown: str) -> ModelFileError:
+    """What to say of a pickle that torch.save did not write."""
+    what = root.path if isinstance(root, Inert) else f"a {type(root).__name__}"
+    if isinstance(root, Inert) and not (isinstance(root.state, dict) and "_modules" in root.state):
+        if root.path.endswith("multiarray._reconstruct"):
+            what = "an array of NumPy"
+        return ModelFileError(f"{shown!r} is a pickle of {what}, not a PyTorch model", GIVE)
+    return UnsafeModelError(
+        f"{shown!r} is a plain pickle of {what}, not a file of torch.save: what is in it only unpickling tells, which "
+        f"could run code",
+        "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
+    )
 
 
 def _refused(_pid: Any) -> StorageSpec:
