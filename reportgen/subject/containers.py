@@ -21,6 +21,7 @@ from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
+    MOST_DIMENSIONS,
     MOST_LETTERS,
     ForbiddenGlobal,
     Inert,
@@ -35,6 +36,7 @@ from reportgen.subject.safe_pickle import (
 MOST_TENSORS = 50_000
 """The classifier with most parts has some two thousand."""
 _MOST_HEADER = 2**25
+_MOST_DIRECTORY = 2**23
 _MOST_COMPRESSED = 16
 _SLACK = 2**26
 _BROADCAST = 2**20
@@ -74,6 +76,7 @@ _STORAGES = {
     "QInt32Storage": "int32",
 }
 _PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
+_MARK_OF_TAR = 257
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -107,7 +110,7 @@ class Container:
             ModelFileError: if one reaches beyond its storage, or all together beyond what views can explain.
         """
         described = [spec for spec in specs if isinstance(spec, TensorSpec)]
-        claimed = sum(prod(spec.size) * self._type(spec).itemsize for spec in described)
+        claimed = sum(prod(spec.size) * self._room(spec) for spec in described)
         if claimed > 4 * sum(self.sizes.values()) + _SLACK:
             raise ModelFileError("the file is damaged: its tensors claim more than its bytes", "get the file again")
         for spec in described:
@@ -137,6 +140,11 @@ class Container:
         last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
         if (last + 1) * self._type(spec).itemsize > there or prod(spec.size) > max(there, _BROADCAST):
             raise ModelFileError("the file is damaged: a tensor reaches beyond its bytes", "get the file again")
+
+    def _room(self, spec: TensorSpec) -> int:
+        """Bytes that one number takes in the network, which computes in float32."""
+        kind = self._type(spec)
+        return max(kind.itemsize, 4) if kind.is_floating_point else kind.itemsize
 
     def _type(self, spec: TensorSpec) -> torch.dtype:
         name = spec.dtype or spec.storage.dtype
@@ -182,12 +190,17 @@ def open_container(path: Path, shown: str) -> Container:
     if size == 0:
         raise ModelFileError(f"{shown!r} is empty", "get the file again")
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(_MARK_OF_TAR + 5)
     bare = head[:1] in b"(cl]}"  # so begin the oldest pickles, and many texts
     try:
+        if head[_MARK_OF_TAR:] == b"ustar":
+            raise ModelFileError(
+                f"{shown!r} is a tar archive: PyTorch has not written such files since 2017",
+                "save it again with today's PyTorch",
+            )
         if head[:4] == b"PK\x03\x04":
             return _open_zip(path, shown, size)
-        if _looks_like_safetensors(head, size):
+        if _looks_like_safetensors(head[:16], size):
             return _open_safetensors(path, shown)
         if head[:1] == b"\x80" or bare:
             return _open_legacy(path, shown, size)
@@ -238,6 +251,10 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
     """The archive, once its directory was found plausible: no record larger than the file, none within another."""
     try:
+        with path.open("rb") as file:
+            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end and end[zipfile._ECD_SIZE] > _MOST_DIRECTORY:  # type: ignore[attr-defined]
+            raise zipfile.BadZipFile("its directory is larger than any of weights")
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises half a dozen kinds for a damaged directory
         raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
@@ -422,6 +439,8 @@ def _open_safetensors(path: Path, shown: str) -> Container:
                 raise ModelFileError(f"{shown!r} holds {len(names)} tensors", "it is no image classifier")
             tensors = {name: opened.get_tensor(name) for name in names}
             metadata = dict(opened.metadata() or {})
+        if any(tensor.dim() > MOST_DIMENSIONS for tensor in tensors.values()):
+            raise ModelFileError(f"{shown!r} is damaged: a tensor of too many sides", "get the file again")
     except ModelFileError:
         raise
     except Exception as error:  # of the library: its own kind, and those of torch for types it does not know

@@ -65,7 +65,6 @@ _INSIDE: Sequence[tuple[int, bytes, Kind]] = (
     (4, b"ET12", Kind("a program of ExecuTorch", _ORIGINAL)),
     (8, b"WEBP", Kind("a WebP image")),
     (4, b"ftyp", Kind("a video, or an image in HEIF or AVIF")),
-    (257, b"ustar", Kind("a tar archive", _UNPACK)),
 )
 
 
