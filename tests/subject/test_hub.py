@@ -15,6 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import reportgen
+from reportgen.cli import main
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError
 from reportgen.subject.hub import beside, settings_of, weights_of
 from reportgen.subject.model_file import ModelFacts, inspect_file, open_model
@@ -238,6 +240,8 @@ def test_code_in_the_folder_is_not_run(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     config["auto_map"] = {"AutoModelForImageClassification": "evil.Model", "AutoConfig": "evil.Config"}
+    config |= dict.fromkeys(("attn_implementation", "_attn_implementation", "backbone"), "evil/kernel")
+    config |= {"quantization_config": {"quant_method": "awq"}, "use_pretrained_backbone": True}
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
     (tmp_path / "m" / "evil.py").write_text(f"open({str(tmp_path / 'done')!r}, 'w')")
     (tmp_path / "m" / "preprocessor_config.json").write_text(
@@ -316,6 +320,39 @@ def test_without_a_statement_everything_but_the_size_is_assumed(tmp_path: Path) 
     (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor", "size": "x"}')
     with pytest.raises(ArchitectureError, match=r"preprocessor_config.json beside the weights cannot be read"):
         opened(tmp_path)
+
+
+# a whole audit
+# ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_audit_of_a_folder(tmp_path: Path) -> None:
+    tiny("ViT", **NAMES).save_pretrained(tmp_path / "net")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "images" / "a.png")
+
+    def audited() -> Any:
+        return reportgen.audit(
+            tmp_path / "net", tmp_path / "images", only=("predictions",), cache_dir=tmp_path / "cache"
+        ).facts
+
+    facts = audited()
+    assert facts["model"]["file"] == "net"
+    assert facts["model"]["classes"] == 3
+    assert {one["label"] for one in facts["predictions"][0]["top"]} == {"cat", "dog", "owl"}
+    assert audited()["passes"]["forward"]["batches"] == 0
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    config["id2label"] = {"0": "ant", "1": "bee", "2": "fly"}
+    (tmp_path / "net" / "config.json").write_text(json.dumps(config))
+    assert {one["label"] for one in audited()["predictions"][0]["top"]} == {"ant", "bee", "fly"}
+
+
+def test_inspecting_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny("ResNet", **NAMES).save_pretrained(tmp_path / "net")
+    assert main(["inspect", str(tmp_path / "net")]) == 0
+    told = capsys.readouterr().out
+    assert "transformers:ResNetForImageClassification" in told
+    assert "safetensors" in told
 
 
 # which file
