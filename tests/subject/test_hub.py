@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,24 @@ def test_an_audit_of_a_folder(tmp_path: Path) -> None:
     config["id2label"] = {"0": "ant", "1": "bee", "2": "fly"}
     (tmp_path / "net" / "config.json").write_text(json.dumps(config))
     assert {one["label"] for one in audited()["predictions"][0]["top"]} == {"ant", "bee", "fly"}
+
+
+def test_a_live_model_that_says_what_its_classes_are(tmp_path: Path) -> None:
+    model = tiny("ResNet", **NAMES, problem_type="multi_label_classification")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    report = reportgen.audit(
+        model, [tmp_path / "a.png"], only=("predictions",), input_size="32", cache_dir=tmp_path / "cache"
+    )
+    assert report.facts["model"]["output_kind"] == "multilabel"
+    assert {one["label"] for one in report.facts["predictions"][0]["top"]} == {"cat", "dog", "owl"}
+
+
+def test_without_the_library_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny("ResNet", **NAMES).save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers.models.auto.configuration_auto", None)
+    with pytest.raises(ArchitectureError) as caught:
+        opened(tmp_path)
+    assert caught.value.remedy == "pip install 'reportgen[hf]'"
 
 
 def test_inspecting_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
