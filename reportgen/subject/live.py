@@ -8,11 +8,15 @@ from torch import nn
 
 from reportgen.subject.model_file import ModelFacts
 from reportgen.subject.modules import channels_of
+from reportgen.subject.transformers_models import labels_of
 
 
 def live_facts(module: nn.Module) -> ModelFacts:
-    """What can be said of a live module: its class, and the channels that its first layer with weights takes."""
+    """What can be said of a live module: its class, the channels that its first layer with weights takes, and the names
+    of classes that models of transformers carry.
+    """
     cls = type(module)
+    labels = labels_of({"id2label": getattr(getattr(module, "config", None), "id2label", None)})
     return ModelFacts(
         file=cls.__name__,
         sha256="",
@@ -29,8 +33,9 @@ def live_facts(module: nn.Module) -> ModelFacts:
         num_classes=None,
         channels_in=channels_of(module),
         published=None,
-        labels=None,
+        labels=labels,
         head_published=False,
+        labels_from="module" if labels else None,
     )
 
 

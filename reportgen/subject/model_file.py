@@ -26,6 +26,7 @@ from reportgen.subject.fitting import Misfit, classes_of, fill, fitting_prefix, 
 from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
 from reportgen.subject.modules import build, channels_of, strangers
 from reportgen.subject.recognition import Match, described, prefixes, recognise, stripped
+from reportgen.subject.resized import recognise_resized, size_argument
 from reportgen.subject.sharded import files_of
 from reportgen.subject.transformers_models import build as build_from_transformers
 from reportgen.subject.transformers_models import check_is_classifier, labels_of
@@ -228,6 +229,7 @@ def _from_weights(
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
     if how == "checkpoint":
         arch_args = {**contents.own.get("model_args", {}), **arch_args}
+    arch_args = {**size_argument(name, shapes, arch_args), **arch_args}
     if channels_in is not None:
         arch_args = {key: value for key, value in arch_args.items() if key != "in_chans"}
     module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
@@ -274,7 +276,10 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
                 for name, misfit in misfits.items():
                     if misfit:
                         misfit.check(shown, f"{name}, which it is said to be", "get the file again, or give --arch")
-                raise
+                resized = recognise_resized(contents.shapes, shown)
+                if resized is None:
+                    raise
+                return resized.name, "recognised", resized.candidates, resized.prefix
             return believed, "checkpoint", (), _prefix_for(contents.shapes, believed)
         how = "checkpoint" if match.name in trusted else "recognised"
         return match.name, how, match.candidates, match.prefix
@@ -299,10 +304,12 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
     """
     known = described(name)
     shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
-    arguments = contents.own.get("model_args", {})
+    arguments = dict(contents.own.get("model_args", {}))
     classes = classes_of(shapes, known.heads) if known else None
     try:
-        module = meta(qualified(name), classes=classes, channels=None, keys=shapes, arguments=arguments)
+        name = qualified(name)
+        arguments |= size_argument(name, shapes, arguments)
+        module = meta(name, classes=classes, channels=None, keys=shapes, arguments=arguments)
     except ArchitectureError:
         return None
     if known is None:

@@ -22,7 +22,7 @@ from reportgen.subject.images import Found, ImageError, ImageRef, Skipped, find_
 from reportgen.subject.masks import find_masks
 from reportgen.subject.sharded import digest_of_model
 from reportgen.subject.truth import Truth
-from reportgen.versions import library_versions
+from reportgen.versions import library_versions, versions_of
 
 RESOLVING = (
     "arch", "arch_arg", "weights", "num_classes", "output_kind", "input_size", "channels_in", "resize", "interpolation",
@@ -175,7 +175,7 @@ def load_subject(
             "num_classes": job.num_classes,
             "channels_in": job.channels_in,
             "code": digest_of_code(job.arch, job.pythonpath),
-            **({"beside": settings} if settings else {}),
+            **({"beside": {**settings, **versions_of(("transformers",))}} if settings else {}),
         }
     else:
         if not hasattr(model, "named_modules"):
