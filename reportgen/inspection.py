@@ -101,8 +101,8 @@ def _what(path: Path, error: str) -> str:
 
 def _tell_contents(told: dict[str, Any], path: Path, weights: Path) -> None:
     """What lies in the file: read as data, whatever it is."""
-    from reportgen.subject.containers import program_of
     from reportgen.subject.contents import read_contents
+    from reportgen.subject.refusals import program_of
 
     program = program_of(weights)
     if program is not None:

@@ -17,14 +17,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from reportgen.errors import ModelFileError, UnsafeModelError
-from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file
+from reportgen.errors import ModelFileError
+from reportgen.subject.kinds import kind_of_file
+from reportgen.subject.refusals import not_ours, plain_pickle, program, program_among, unreadable
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
     MOST_DIMENSIONS,
     MOST_LETTERS,
     ForbiddenGlobal,
-    Inert,
     MalformedPickle,
     Name,
     StorageSpec,
@@ -75,7 +75,6 @@ _STORAGES = {
     "QUInt8Storage": "uint8",
     "QInt32Storage": "int32",
 }
-_PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
 _MARK_OF_TAR = 257
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -204,35 +203,13 @@ def open_container(path: Path, shown: str) -> Container:
             return _open_safetensors(path, shown)
         if head[:1] == b"\x80" or bare:
             return _open_legacy(path, shown, size)
-    except ForbiddenGlobal as error:
-        if bare and not error.name.replace(".", "").isidentifier() and kind_of_file(path) != UNKNOWN:
-            raise _not_ours(kind_of_file(path), shown) from None
-        raise _forbidden(error.name, shown) from None
-    except MalformedPickle as error:
-        if bare and kind_of_file(path) != UNKNOWN:
-            raise _not_ours(kind_of_file(path), shown) from None
-        raise ModelFileError(f"{shown!r} is damaged: {error}", "get the file again") from None
+    except (ForbiddenGlobal, MalformedPickle) as error:
+        raise unreadable(error, path, shown, bare=bare) from None
     except UnsupportedTensor as error:
         raise ModelFileError(
             f"{shown!r} holds {error} tensors, which are not read", "save its weights as plain float32 tensors"
         ) from None
-    raise _not_ours(kind_of_file(path), shown)
-
-
-def _forbidden(name: str, shown: str) -> UnsafeModelError:
-    if name == "torch.storage._load_from_bytes":  # so a tensor is written by pickle alone
-        return UnsafeModelError(
-            f"{shown!r} is a plain pickle with tensors in it: reading them means unpickling, which could run code",
-            "if you trust its author, add --trust-model; better, ask for a file of torch.save or safetensors",
-        )
-    return UnsafeModelError(
-        f"opening {shown!r} could run code: it names {name}, which is not needed to read weights",
-        "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-    )
-
-
-def _not_ours(kind: Kind, shown: str) -> ModelFileError:
-    return ModelFileError(f"{shown!r} is {kind.what}, not a PyTorch model", kind.remedy)
+    raise not_ours(kind_of_file(path), shown)
 
 
 # zip
@@ -294,16 +271,12 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
 def _read_zip(archive: zipfile.ZipFile, path: Path, shown: str) -> Container:
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    kind = _program(names)
+    kind = program_among(names)
     if kind is not None:
-        program = "a TorchScript program" if kind == "torchscript" else "an exported program"
-        raise UnsafeModelError(
-            f"{shown!r} is {program}: opening it means running its code",
-            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-        )
+        raise program(kind, shown)
     pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise _not_ours(kind_of_file(path), shown)
+        raise not_ours(kind_of_file(path), shown)
     root = pickles[0].removesuffix("data.pkl")
     if archive.getinfo(pickles[0]).file_size > MOST_BYTES:
         raise ModelFileError(
@@ -331,23 +304,6 @@ def _read_zip(archive: zipfile.ZipFile, path: Path, shown: str) -> Container:
     return Container("zip", tree, {}, _ZipRecords(archive, records), sizes, tuple(sorted(foreign)))
 
 
-def _program(names: Iterable[str]) -> str | None:
-    """``torchscript`` or ``exported`` by the names of the records, None for anything else."""
-    inside = {name.partition("/")[2] or name for name in names}
-    if not any(name.startswith(_PROGRAM) for name in inside):
-        return None
-    return "torchscript" if "constants.pkl" in inside else "exported"
-
-
-def program_of(path: Path) -> str | None:
-    """``torchscript`` or ``exported`` for a file that is a program, None for anything else."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _program(archive.namelist())
-    except Exception:  # no archive, or whatever its directory makes of zipfile
-        return None
-
-
 def _storage_of(pid: Any) -> StorageSpec:
     """('storage', type, key, location, count[, view]) as torch writes it."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], Name):
@@ -368,7 +324,7 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
     with path.open("rb") as file:
         magic = read_pickle(file, _refused, size, set())
         if magic != _LEGACY_MAGIC:
-            raise _plain_pickle(magic, shown)
+            raise plain_pickle(magic, shown)
         read_pickle(file, _refused, size)  # protocol
         read_pickle(file, _refused, size)  # sizes of the writing machine; the storages are little-endian on all
         specs: dict[str, StorageSpec] = {}
@@ -399,20 +355,6 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
         raise MalformedPickle(f"storage {min(missing)[:40]!r} is missing")
     sizes = {key: len(data) for key, data in records.items()}
     return Container("legacy", tree, {}, records, sizes, tuple(sorted(foreign)))
-
-
-def _plain_pickle(root: Any, shown: str) -> ModelFileError:
-    """What to say of a pickle that torch.save did not write."""
-    what = root.path if isinstance(root, Inert) else f"a {type(root).__name__}"
-    if isinstance(root, Inert) and not (isinstance(root.state, dict) and "_modules" in root.state):
-        if root.path.endswith("multiarray._reconstruct"):
-            what = "an array of NumPy"
-        return ModelFileError(f"{shown!r} is a pickle of {what}, not a PyTorch model", GIVE)
-    return UnsafeModelError(
-        f"{shown!r} is a plain pickle of {what}, not a file of torch.save: what is in it only unpickling tells, which "
-        f"could run code",
-        "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-    )
 
 
 def _refused(_pid: Any) -> StorageSpec:

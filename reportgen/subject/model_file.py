@@ -125,15 +125,10 @@ def open_model(
             return _from_transformers(contents, settings, shown, common)
         if settings is not None and settings.of_timm:
             contents = replace(contents, own={**own_words(settings.own()), **contents.own})
-        if contents.module is not None and arch is None:
-            try:
-                return _from_module(contents, shown, common)
-            except UnsafeModelError as refusal:
-                if trust:  # its own classes are wanted then
-                    raise
-                common["replaced"] = _without_its_classes(contents, shown, refusal)
-        if arch is None and is_body_and_head(contents.shapes):
-            return _from_body_and_head(contents, shown, common)
+        if arch is None:
+            made = _as_saved(contents, shown, common, trust)
+            if made is not None:
+                return made
         return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
     except UnsafeModelError:
         if not trust:
@@ -144,6 +139,20 @@ def open_model(
 
     module, facts = open_trusted(path, shown, arch, weights, fit)
     return module, ModelFacts(**{**vars(facts), **common})
+
+
+def _as_saved(
+    contents: Contents, shown: str, common: dict[str, Any], trust: bool
+) -> tuple[nn.Module, ModelFacts] | None:
+    """A pickled module, or what fastai saves; None where weights and a known architecture are what there is."""
+    if contents.module is not None:
+        try:
+            return _from_module(contents, shown, common)
+        except UnsafeModelError as refusal:
+            if trust:  # its own classes are wanted then
+                raise
+            common["replaced"] = _without_its_classes(contents, shown, refusal)
+    return _from_body_and_head(contents, shown, common) if is_body_and_head(contents.shapes) else None
 
 
 def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:

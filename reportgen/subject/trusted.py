@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.architectures import Published
 from reportgen.subject.checkpoints import EMA, RAW, is_state, tensors_of
-from reportgen.subject.containers import Container, program_of
+from reportgen.subject.containers import Container
 from reportgen.subject.contents import Contents, own_words
 from reportgen.subject.exported import FixedBatch, input_shape, same, tree_of
 from reportgen.subject.modules import channels_of
 from reportgen.subject.recognition import fitting
+from reportgen.subject.refusals import program_of
 
 if TYPE_CHECKING:
     from reportgen.subject.model_file import ModelFacts
