@@ -38,6 +38,8 @@ def inspect(
     """
     if not path.exists():
         raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
+    if not path.is_file() and not path.is_dir():
+        raise ModelFileError(f"{path.name!r} is no file but a pipe, socket or device", "give the model file itself")
     job = Job.from_options({"arch": arch, "arch_arg": list(arch_args), "trust_model": trust})
     try:
         found = inspect_file(path, arch=arch, arch_args=job.arch_arg, trust=trust)

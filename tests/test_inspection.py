@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import warnings
 import zipfile
@@ -197,6 +198,16 @@ def test_what_trusted_pickles_hold(tmp_path: Path) -> None:
 def test_what_is_not_there_or_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="there is no model file"):
         inspect(tmp_path / "m.pt")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.index.json")
+        with pytest.raises(ModelFileError, match="no file but a pipe"):
+            inspect(tmp_path / "pipe.index.json")
+
+
+def test_an_archive_with_an_endless_directory(tmp_path: Path) -> None:
+    zipped(tmp_path / "m.pt", *(f"{number:0200d}" for number in range(35_000)))
+    found = inspect(tmp_path / "m.pt")
+    assert "directory is larger than any of weights" in found["error"]
 
 
 def test_what_a_file_names_is_told_and_not_run(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from reportgen.errors import ModelFileError
-from reportgen.subject.kinds import kind_of_file
+from reportgen.subject.kinds import MOST_DIRECTORY, kind_of_file
 from reportgen.subject.refusals import not_ours, plain_pickle, program, program_among, unreadable
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
@@ -36,7 +36,6 @@ from reportgen.subject.safe_pickle import (
 MOST_TENSORS = 50_000
 """The classifier with most parts has some two thousand."""
 _MOST_HEADER = 2**25
-_MOST_DIRECTORY = 2**23
 _MOST_COMPRESSED = 16
 _SLACK = 2**26
 _BROADCAST = 2**20
@@ -230,7 +229,7 @@ def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
     try:
         with path.open("rb") as file:
             end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if end and end[zipfile._ECD_SIZE] > _MOST_DIRECTORY:  # type: ignore[attr-defined]
+        if end and end[zipfile._ECD_SIZE] > MOST_DIRECTORY:  # type: ignore[attr-defined]
             raise zipfile.BadZipFile("its directory is larger than any of weights")
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises half a dozen kinds for a damaged directory

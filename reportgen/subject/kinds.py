@@ -17,6 +17,7 @@ _ORIGINAL = "give the PyTorch model that it was made from"
 _AGAIN = "get the file again: this is what the server answered instead"
 _UNPACK = "unpack it, and give the model file in it"
 _HEAD = 4096
+MOST_DIRECTORY = 2**23
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".pkl", ".pt2")
 
 
@@ -139,11 +140,22 @@ def _kind_of_json(path: Path) -> Kind:
     return Kind("a JSON file")
 
 
-def _kind_of_archive(path: Path) -> Kind:
+def names_in_archive(path: Path) -> list[str] | None:
+    """Names of the records of a zip archive; None for a damaged one, one of absurdly many, and what is none."""
     try:
+        with path.open("rb") as file:
+            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if not end or end[zipfile._ECD_SIZE] > MOST_DIRECTORY:  # type: ignore[attr-defined]
+            return None
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except Exception:  # whatever a damaged directory makes of zipfile
+        return None
+
+
+def _kind_of_archive(path: Path) -> Kind:
+    names = names_in_archive(path)
+    if names is None:
         return Kind("a damaged zip archive", "get the file again")
     inside = set(names)
     if {"config.json", "metadata.json"} <= inside and any(name.endswith(".h5") for name in names):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from reportgen.errors import ModelFileError, UnsafeModelError
-from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file
+from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file, names_in_archive
 from reportgen.subject.safe_pickle import ForbiddenGlobal, Inert, MalformedPickle
 
 _PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
@@ -72,8 +71,5 @@ def program_among(names: Iterable[str]) -> str | None:
 
 def program_of(path: Path) -> str | None:
     """``torchscript`` or ``exported`` for a file that is a program, None for anything else."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return program_among(archive.namelist())
-    except Exception:  # no archive, or whatever its directory makes of zipfile
-        return None
+    names = names_in_archive(path)
+    return None if names is None else program_among(names)

@@ -173,7 +173,7 @@ def test_damaged_programs_are_refused_in_two_lines(tmp_path: Path) -> None:
         for place in range(200, len(data) - 3000, 97):
             data[place] ^= 0xFF
         path.write_bytes(data)
-        with pytest.raises(ModelFileError, match="cannot be opened even with") as caught:
+        with pytest.raises(ModelFileError, match=r"cannot be opened even with|is a damaged archive") as caught:
             opened(path)
         assert len(str(caught.value).splitlines()) == 2
 
