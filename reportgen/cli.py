@@ -22,7 +22,7 @@ SUBCOMMANDS = {
     "techniques": "list the techniques",
     "cache": "info, prune or verify the stored tensors",
     "demo": "make a model and images from installed packages and audit them",
-    "schema": "print the JSON Schema of report.json",
+    "schema": "print the JSON Schema of report.json, or of reportgen.toml",
 }
 
 
@@ -85,7 +85,7 @@ def audit_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("model", metavar="MODEL", help="model file: .pt, .pth, .ckpt, .safetensors")
+    parser.add_argument("model", metavar="MODEL", help="model file (.pt, .pth, .ckpt, .safetensors) or folder")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image folders or files")
     parser.add_argument(
         "-o",
@@ -138,13 +138,16 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 
 def _audit(given: list[str]) -> int:
     flags = vars(audit_parser().parse_args(given))
-    from reportgen.job import Job, read_toml
+    from reportgen.configuration import read_toml
+    from reportgen.job import Job
 
     model, images = flags.pop("model"), flags.pop("images")
     config, plan, quiet = flags.pop("config", None), flags.pop("plan", False), flags.pop("quiet", False)
     bars = flags.pop("progress", False)
     flags.pop("verbose", None)
-    outputs = [Path(target) for target in flags.pop("output", [])] or [Path(f"{Path(model).stem}-report.html")]
+    outputs = [Path(target) for target in flags.pop("output", [])] or [
+        Path(f"{Path(model).resolve().stem}-report.html")
+    ]
     toml = read_toml(Path(config) if config else None, Path.cwd())
     job = Job.from_options(_merged(toml, flags))
     if plan:
@@ -244,10 +247,12 @@ def command_of(model: str, images: Sequence[str], job: Any) -> str:
     named = ["IMAGES"] if job.names != "path" else [Path(image).name or image for image in images]
     words = ["reportgen", Path(model).name, *named]
     told = job.canonical()
-    if any(table_of(name) for name in told):
+    # tables have no flag, and names of classes that were given as such have no file
+    without = {name for name in told if table_of(name) or (name == "labels" and isinstance(told[name], list))}
+    if without:
         words += ["--config", "reportgen.toml"]
     for name, value in told.items():
-        if table_of(name):
+        if name in without:
             continue
         if value is True:
             words.append(flag_of(name))
@@ -295,12 +300,16 @@ def _inspect(given: list[str]) -> int:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("-o", "--output", metavar="OUT.json", help="write it as JSON")
     parser.add_argument("--arch", metavar="NAME")
+    parser.add_argument("--arch-arg", metavar="K=V", action="append", default=[], help="repeatable")
+    parser.add_argument("--pythonpath", metavar="DIR", action="append", default=[], help="where own code lies")
     parser.add_argument("--trust-model", action="store_true")
     parser.add_argument("-v", "--verbose", action="store_true")
     flags = parser.parse_args(given)
     from reportgen.inspection import inspect, words
+    from reportgen.subject.subject import importable
 
-    found = inspect(Path(flags.model), arch=flags.arch, trust=flags.trust_model)
+    with importable([Path(folder) for folder in flags.pythonpath]):
+        found = inspect(Path(flags.model), arch=flags.arch, arch_args=flags.arch_arg, trust=flags.trust_model)
     if flags.output:
         from reportgen.report.facts import json_bytes
         from reportgen.report.output import write_atomically
@@ -370,7 +379,13 @@ def _demo(given: list[str]) -> int:
 
 
 def _schema(given: list[str]) -> int:
-    _parser("schema").parse_args(given)
+    parser = _parser("schema")
+    parser.add_argument("--config", action="store_true", help="that of reportgen.toml instead")
+    if parser.parse_args(given).config:
+        from reportgen.configuration import configuration_schema
+
+        print(json.dumps(configuration_schema(), indent=2))
+        return COMPLETE
     from reportgen.report.facts import schema
     from reportgen.techniques import registry
 

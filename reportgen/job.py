@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +44,10 @@ PRESETS: Mapping[Preset, PresetValues] = {
 
 def _split(value: object) -> object:
     """A comma-separated string, or a list with such strings in it, as one flat tuple."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, list | tuple):
+        value = [str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value]
     if isinstance(value, str):
         return tuple(part for part in (p.strip() for p in value.split(",")) if part)
     if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
@@ -52,9 +55,30 @@ def _split(value: object) -> object:
     return value
 
 
+def _size(value: object) -> object:
+    """``224`` and ``(224, 320)`` as the words that stand for them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return f"{value[0]}x{value[1]}"
+    return value
+
+
+def _channels(value: object) -> object:
+    """``[0, 10, 20]`` as the words that stand for them."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _day(value: object) -> object:
+    """TOML has dates of its own."""
+    return value.isoformat() if type(value) is datetime.date else value
+
+
 def _numbers(value: object) -> object:
     """``0.485,0.456`` or one number or a sequence of numbers, as something pydantic reads as floats."""
-    return (value,) if isinstance(value, int | float) else _split(value)
+    if isinstance(value, int | float):
+        return (value,)
+    return value if isinstance(value, list | tuple) and not all(isinstance(v, str) for v in value) else _split(value)
 
 
 def _assignments(value: object) -> object:
@@ -123,6 +147,9 @@ Floats = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 Assignments = Annotated[dict[str, Any], BeforeValidator(_assignments)]
 TechniqueOptions = Annotated[dict[str, dict[str, Any]], BeforeValidator(_nested)]
 Thresholds = Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], BeforeValidator(_flat)]
+Size = Annotated[str, BeforeValidator(_size)]
+Channels = Annotated[str, BeforeValidator(_channels)]
+Day = Annotated[str, BeforeValidator(_day)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
 LOCAL = frozenset({"cache_dir", "no_cache", "cache_size", "jobs", "pythonpath", "tensorboard", "figures"})
@@ -139,10 +166,6 @@ PATHS = (
 
 RUNS_CODE = ("trust_model", "transform", "pythonpath", "arch")
 """Options by which code of others may run: not by a file that merely lies in the folder where one works."""
-
-_MOST_TOML = 2**18
-_MOST_DOTS = 100
-"""In a line of TOML: keys of many parts take memory by the square of their number."""
 
 WITHHELD = "(withheld)"
 """Stands for what ``--names`` does not allow to be told."""
@@ -180,9 +203,11 @@ class Job(BaseModel):
         None, SUBJECT, "which of a checkpoint's weights (EMA where present)"
     )
     num_classes: int | None = _option(None, SUBJECT, "number of classes", "N", ge=1)
-    labels: Path | None = _option(None, SUBJECT, "class names: one a line, JSON list or dict", "FILE")
+    labels: Path | tuple[str, ...] | None = _option(
+        None, SUBJECT, "class names: one a line, JSON list or dict, CSV of numbers and names", "FILE"
+    )
     output_kind: OutputKind = _option("auto", SUBJECT, "what the model returns")
-    input_size: str | None = _option(None, SUBJECT, "input size of the model", "N|HxW")
+    input_size: Size | None = _option(None, SUBJECT, "input size of the model", "N|HxW")
     channels_in: int | None = _option(None, SUBJECT, "input channels", "N", ge=1)
     resize: Literal["crop", "squash", "pad", "none"] | None = _option(None, SUBJECT, "how images become that size")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] | None = _option(
@@ -215,7 +240,7 @@ class Job(BaseModel):
     only: Words = _option((), DONE, "these techniques only", "T,…")
     skip: Words = _option((), DONE, "all techniques but these", "T,…")
     layers: Words | None = _option(None, DONE, "layers, for all techniques", "L,…")
-    channels: str | None = _option(None, DONE, "channels, for all techniques", "even:16|top:16|0,10,20")
+    channels: Channels | None = _option(None, DONE, "channels, for all techniques", "even:16|top:16|0,10,20")
     techniques: TechniqueOptions = _option(
         {}, DONE, "any option of one technique; repeatable", "TECHNIQUE.FIELD=VALUE", flag="set"
     )
@@ -238,7 +263,7 @@ class Job(BaseModel):
 
     title: str | None = _option(None, DOCUMENT, "title on the cover")
     author: str = _option("", DOCUMENT, "author on the cover")
-    date: str | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD")
+    date: Day | None = _option(None, DOCUMENT, "date on the cover", "YYYY-MM-DD")
     notes: Path | None = _option(
         None, DOCUMENT, "the reviewer's scope, opinion and sign-off, set in the report", "FILE.md"
     )
@@ -364,64 +389,6 @@ def flag_of(name: str) -> str:
     extra = Job.model_fields[name].json_schema_extra
     own = extra.get("flag") if isinstance(extra, dict) else None
     return table_of(name) or "--" + str(own or name).replace("_", "-")
-
-
-def read_toml(file: Path | None, folder: Path) -> dict[str, Any]:
-    """Options from `file`, else from ``reportgen.toml`` or ``[tool.reportgen]`` of ``pyproject.toml`` in `folder`.
-
-    Relative paths in a configuration are relative to the file that names them.
-
-    Raises:
-        UsageError: if `file` is missing, a file is not TOML, or one that nobody named asks to run code.
-    """
-    if file is not None:
-        table = _toml(file)
-        found = file
-    elif (folder / "reportgen.toml").is_file():
-        found = folder / "reportgen.toml"
-        table = _toml(found)
-    elif (folder / "pyproject.toml").is_file():
-        found = folder / "pyproject.toml"
-        tools = _toml(found).get("tool", {})
-        table = tools.get("reportgen", {}) if isinstance(tools, dict) else {}
-    else:
-        return {}
-    if not isinstance(table, dict):
-        raise UsageError(f"[tool.reportgen] of {found.name} is no table", "see the README for an example")
-    options = {str(key).replace("-", "_"): value for key, value in table.items()}
-    if file is None:
-        _without_code(options, found)
-    for name in PATHS:
-        if isinstance(options.get(name), str):
-            options[name] = found.parent / options[name]
-    if isinstance(options.get("pythonpath"), str):
-        options["pythonpath"] = [options["pythonpath"]]
-    if isinstance(options.get("pythonpath"), list):
-        options["pythonpath"] = [found.parent / str(part) for part in options["pythonpath"]]
-    return options
-
-
-def _without_code(options: dict[str, Any], found: Path) -> None:
-    """Models come in folders of others, and a configuration may lie beside them."""
-    known = str(options.get("arch", "")).partition(":")[0] in ("torchvision", "timm")
-    for name in RUNS_CODE:
-        if options.get(name) and not (name == "arch" and (known or ":" not in str(options["arch"]))):
-            raise UsageError(
-                f"{found.name} asks to run code ({name.replace('_', '-')}), and nobody named it",
-                f"if it is yours, add --config {found.name}",
-            )
-
-
-def _toml(file: Path) -> dict[str, Any]:
-    try:
-        words = file.read_text(encoding="utf-8")
-        if len(words) > _MOST_TOML or any(line.count(".") > _MOST_DOTS for line in words.splitlines()):
-            raise UsageError(f"{file.name} is too long", f"a configuration has at most {_MOST_TOML // 1024} KB")
-        return tomllib.loads(words)
-    except OSError as error:
-        raise UsageError(f"cannot read {file.name}: {error.strerror}", "give --config an existing TOML file") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file.name} is not TOML: {error}", "see the README for an example") from None
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reportgen.engine.resolution import Resolution
@@ -49,33 +50,35 @@ class Laboratory:
             labels: class names the user gave; None for those in the file or published with the architecture.
         """
         from reportgen.engine.resolve import resolve
+        from reportgen.subject.live import size_of
         from reportgen.subject.preprocessing import resolve_pipeline
 
         module, facts = self._open()
         job = self.job
-        ready = self._ready_shape()
+        ready = self.subject.ready_shape
         channels = ready[0] if ready else job.channels_in or int(facts["channels_in"])
         pipeline = resolve_pipeline(
             self._published,
             channels_in=channels,
             fixed_size=(ready[1], ready[2]) if ready else None,
+            only_size=size_of(module),
             input_size=job.input_size,
             resize=job.resize,
             interpolation=job.interpolation,
             mean=job.mean,
             std=job.std,
-            bgr=job.bgr,
+            bgr=job.bgr or bool(self._published and self._published.bgr),
             transform=job.transform,
         )
         if self._published is not None and self._published.stated:
-            pipeline = replace(pipeline, assumed=())
+            pipeline = replace(pipeline, assumed=self._published.assumed)
         return resolve(
             module,
             facts=facts,
             pipeline=asdict(pipeline),
             labels=labels if labels is not None else tuple(facts.get("labels") or ()),
-            labels_given=labels is not None,
-            output_kind=job.output_kind,
+            labels_from=self._labels_from,
+            output_kind=_kind_of(module) if job.output_kind == "auto" else job.output_kind,
             device=job.device,
             batch_size=job.batch_size,
             precision=job.precision,
@@ -83,12 +86,11 @@ class Laboratory:
             num_classes=job.num_classes,
         )
 
-    def _ready_shape(self) -> tuple[int, ...] | None:
-        """(C, H, W) of inputs that are handed over ready, if all are."""
-        images = self.subject.images
-        if not images or not all(image.ref.ready for image in images):
-            return None
-        return tuple(images[0].ref.live.shape)
+    @property
+    def _labels_from(self) -> str | None:
+        """What a message calls the user's class names; None where the user gave none."""
+        labels = self.job.labels
+        return repr(labels.name) if isinstance(labels, Path) else None if labels is None else "labels"
 
     @property
     def counts(self) -> Counts:
@@ -159,3 +161,9 @@ class Laboratory:
             )
         self._published = facts.published
         return module, asdict(facts)
+
+
+def _kind_of(module: Any) -> str:
+    """``multilabel`` where a model of transformers says that its classes do not exclude each other; else ``auto``."""
+    problem = getattr(getattr(module, "config", None), "problem_type", None)
+    return "multilabel" if problem == "multi_label_classification" else "auto"

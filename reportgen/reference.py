@@ -11,8 +11,8 @@ from reportgen.privacy import Names, shown_names
 from reportgen.progress import Progress
 from reportgen.store import Array
 from reportgen.subject.feed import in_order
-from reportgen.subject.images import ImageError, ImageRef, decode
-from reportgen.subject.look import look_of
+from reportgen.subject.images import ImageError, ImageRef
+from reportgen.subject.preprocessing import looked_at
 from reportgen.subject.subject import Image
 from reportgen.techniques.duplicates import LOOK
 from reportgen.techniques.technique import Case
@@ -56,7 +56,7 @@ def _look_at(
     """Decode images in the order of their digests; a shard is stored when the last of it is there."""
 
     def look(digest: str) -> Array:
-        return look_of(decode(refs[digest]))
+        return looked_at(refs[digest])
 
     for place, (digest, made) in enumerate(in_order(look, digests, threads=threads, ahead=4 * threads)):
         if isinstance(made, ImageError):

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +36,12 @@ from reportgen.reference import look_at_reference
 from reportgen.sample import Drawable, draw_sample
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
-from reportgen.subject.images import ImageError, Skipped, decode
+from reportgen.subject.images import ImageError, Skipped, decode, shown
+from reportgen.subject.labels import read_labels
 from reportgen.subject.masks import fitted_mask
 from reportgen.subject.preprocessing import Pipeline, prepare, sighted
 from reportgen.subject.subject import Subject
-from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
+from reportgen.subject.truth import Truth, truth_from_csv, truth_from_folders
 from reportgen.summary import UNANSWERED, Predicted
 from reportgen.techniques import check_limits, chosen
 from reportgen.techniques.predictions import Predictions
@@ -130,12 +132,19 @@ def resolve(job: Job, subject: Subject, store: Store, laboratory: Laboratory) ->
     """Settle model and techniques: from the record of an earlier run, or by opening the model."""
     techniques = chosen(job)
     check_limits(job)
-    labels = read_labels(job.labels) if job.labels is not None else None
+    labels = given_labels(job)
     key = subject.resolution_key(job, labels)
     resolution = _recorded(store, key)
     if resolution is None:
         resolution = _record(store, key, laboratory.resolve(labels))
     return blueprint(techniques, resolution, subject)
+
+
+def given_labels(job: Job) -> tuple[str, ...] | None:
+    """The user's class names. Raises LabelsError."""
+    if job.labels is None or isinstance(job.labels, Path):
+        return None if job.labels is None else read_labels(job.labels)
+    return tuple(shown(" ".join(name.split())) for name in job.labels)
 
 
 def blueprint(techniques: Sequence[Technique], resolution: Resolution, subject: Subject) -> Blueprint:
@@ -155,7 +164,7 @@ def halved(made: Blueprint, job: Job, subject: Subject, store: Store) -> Bluepri
     if made.batch == 1:
         raise OutOfMemory
     numerics = {**made.resolution.numerics, "batch": made.batch // 2}
-    labels = read_labels(job.labels) if job.labels is not None else None
+    labels = given_labels(job)
     key = subject.resolution_key(job, labels)
     resolution = _record(store, key, replace(made.resolution, numerics=numerics))
     return blueprint(chosen(job), resolution, subject)
@@ -255,9 +264,8 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
         if failed := [one.reason for one in skipped if one.reason.startswith(UNANSWERED)]:
             raise PassError(failed[0], "see that it takes images of this size, and --batch-size of them at once")
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:3])
-        raise ImagesError(
-            f"none of {len(skipped)} files is a usable image ({reasons})", "give JPEG, PNG or WebP images"
-        )
+        remedy = "see the options named" if "--" in reasons else "give JPEG, PNG or WebP images"
+        raise ImagesError(f"none of {len(skipped)} files is a usable image ({reasons})", remedy)
     showable = used if job.exhibit else [one for one in used if one.answered] or used
     choices = exhibits.choose([_seen(one) for one in showable], wanted_exhibits(job), given=job.exhibit, seed=job.seed)
     skipped.sort(key=lambda one: one.name)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from reportgen.configuration import read_toml
 from reportgen.errors import UsageError
 from reportgen.findings import Finding, FindingRule, Waiver, gathered, waived, worst_first
-from reportgen.job import Job, read_toml
+from reportgen.job import Job
 from reportgen.text import _, verbatim
 from reportgen.verdict import verdict
 
@@ -104,12 +105,12 @@ def test_waived_ones_come_last() -> None:
 
 def test_thresholds_and_waivers_in_toml(tmp_path: Path) -> None:
     (tmp_path / "reportgen.toml").write_text(
-        "[findings]\nimages.example = 0.25\n'model.other' = 3\n"
+        "[findings]\nduplicates.near = 25\n'duplicates.exact' = 3\n"
         "[[waivers]]\nrule = 'images.example'\nreason = 'two of a kind'\nuntil = 2027-01-31\n"
         "[[waivers]]\nrule = 'model.*'\nsubject = 'layer4'\nreason = 'known'\nuntil = '2027-02-28'\n"
     )
     job = Job.from_options(read_toml(None, tmp_path))
-    assert job.findings == {"images.example": 0.25, "model.other": 3.0}
+    assert job.findings == {"duplicates.near": 25.0, "duplicates.exact": 3.0}
     assert job.waivers == (
         Waiver("images.example", "two of a kind", until=datetime.date(2027, 1, 31)),
         Waiver("model.*", "known", "layer4", datetime.date(2027, 2, 28)),

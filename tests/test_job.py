@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from reportgen.cli import audit_parser, command_of, main
+from reportgen.configuration import read_toml
 from reportgen.errors import UsageError
-from reportgen.job import Job, flag_of, read_toml, table_of
+from reportgen.job import Job, flag_of, table_of
 from reportgen.techniques import chosen
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from reportgen.engine.recording import tensors_in
+from reportgen.engine.nested import tensors_in
 from reportgen.engine.resolution import Fold
 
 Way = Literal["whole", "backward"]

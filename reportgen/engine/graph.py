@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from reportgen.engine.outputs import as_matrix
 from reportgen.engine.passes import Passes
 from reportgen.errors import PassError
 
@@ -43,7 +44,7 @@ def tensorboard_graph(passes: Passes) -> tuple[bytes, bytes]:
     with tempfile.TemporaryDirectory(prefix="reportgen-") as folder, SummaryWriter(folder) as writer:
         try:
             # the tracer prints what it cannot do on stdout, where only results belong
-            with _only_traced(), redirect_stdout(io.StringIO()), _counted(passes), torch.no_grad():
+            with _only_traced(), redirect_stdout(io.StringIO()), _answering(passes), torch.no_grad():
                 writer.add_graph(passes.module, noise.to(passes.device), use_strict_trace=False)
         except Exception as error:
             words = (str(error).strip().splitlines() or [""])[0][:200]
@@ -79,17 +80,20 @@ def _only_traced() -> Iterator[None]:
 
 
 @contextmanager
-def _counted(passes: Passes) -> Iterator[None]:
-    """Tracing calls the model more than once, to check itself: every call counts."""
+def _answering(passes: Passes) -> Iterator[None]:
+    """Every call counts (tracing calls the model more than once, to check itself) and returns class scores alone: the
+    tracer follows tuples and dicts, but no other wrapping.
+    """
     if isinstance(passes.module, torch.jit.ScriptModule):
         yield
         return
 
-    def count(_module: nn.Module, _args: object) -> None:
+    def scores(_module: nn.Module, args: tuple[torch.Tensor, ...], output: object) -> torch.Tensor:
         passes.counts.forward_batches += 1
         passes.counts.forward_samples += 1
+        return as_matrix(output, len(args[0]))
 
-    handle = passes.module.register_forward_pre_hook(count)
+    handle = passes.module.register_forward_hook(scores)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import random as random_numbers
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -13,15 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reportgen.engine.attention import Attentions, read_attention
 from reportgen.engine.folding import Successions
+from reportgen.engine.nested import exchanged, first_tensor, tensors_in
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, scores_of
-from reportgen.engine.resolution import Fold, Layer, Layout, PooledHead
+from reportgen.engine.resolution import Attention, Fold, Layer, Layout, PooledHead
 
 MOST_DEFAULTS = 5
 IMAGES = 2
 """Images looked at: an output that is no batch of two (a table of positions, windows in a row) does not depend on the
 image alone.
 """
+ALIKE = 1e-4
+"""Scores that differ by less of the largest are the same."""
 MOST_PREFIX = 8
 """A class token, a distillation token and registers: more tokens than this in excess of a grid are no prefix."""
 
@@ -41,6 +45,9 @@ class Discovery:
         seconds: duration of the forward, for one image.
         folds: batch normalisations that convolutions can take over.
         random: random numbers were drawn in the forward.
+        attention: where all tokens attend to all others from block to block.
+        attends: attention of any kind was seen.
+        forwards: how often the model was run.
     """
 
     layers: tuple[Layer, ...]
@@ -50,18 +57,9 @@ class Discovery:
     seconds: float
     folds: tuple[Fold, ...]
     random: bool
-
-
-def first_tensor(output: object) -> Tensor | None:
-    """The tensor that stands for a module's output: itself, or the first of a tuple, list or dict."""
-    if isinstance(output, Tensor):
-        return output
-    parts: Iterable[object] = ()
-    if isinstance(output, dict):
-        parts = output.values()
-    elif isinstance(output, list | tuple):
-        parts = output
-    return next((part for part in parts if isinstance(part, Tensor)), None)
+    attention: Attention | None
+    attends: bool
+    forwards: int = 1
 
 
 def as_maps(output: Tensor, layer: Layer) -> Tensor:
@@ -123,6 +121,8 @@ class _Recorder:
     def __init__(self, module: nn.Module, successions: Successions) -> None:
         self._successions = successions
         self.outputs: dict[str, Tensor] = {}
+        self.one_of_several: dict[str, Tensor] = {}
+        self.several = False
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.order: dict[str, int] = {}
         self.calls: dict[str, int] = {}
@@ -135,9 +135,24 @@ class _Recorder:
             if not isinstance(part, torch.jit.ScriptModule):  # which takes no hooks
                 self._handles.append(part.register_forward_hook(self._see))
 
-    def _see(self, module: nn.Module, _args: object, output: object) -> None:
+    def _see(self, module: nn.Module, _args: object, output: object) -> object:
         with self._successions.unwatched():
             self._note(module, output)
+            return self._parted(self._names[module], output)
+
+    def _parted(self, name: str, output: object) -> object:
+        """The output with a copy of the tensor that stands for it where it holds others: what follows may have been
+        computed from that tensor before (a pooled one, say) and hang on the copy no more.
+        """
+        self.one_of_several.pop(name, None)
+        tensor = first_tensor(output)
+        if tensor is None or isinstance(output, Tensor) or sum(1 for _ in tensors_in(output)) < 2:
+            return None
+        self.several = True
+        if not tensor.requires_grad:
+            return None
+        self.one_of_several[name] = tensor.clone()
+        return exchanged(output, tensor, self.one_of_several[name])
 
     def _note(self, module: nn.Module, output: object) -> None:
         name = self._names[module]
@@ -164,23 +179,34 @@ class _Recorder:
 
 
 def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery:
-    """Run one forward of two images and note every layer; one backward too where tokens must be told apart.
+    """Run one forward of two images and note every layer; one backward too where tokens must be told apart, or where
+    a layer returns several tensors of which not all go on: the latter is seen in a forward without a graph, and the
+    next one has it.
 
     Args:
         module: in evaluation mode, parameters frozen.
         sample: (2, C, H, W), not constant.
         kind: the output kind if the user named it, else ``auto``.
     """
+    graph = _may_have_tokens(module)
+    seen, several = _discover(module, sample, kind, graph)
+    if graph or not several:
+        return seen
+    return replace(_discover(module, sample, kind, True)[0], forwards=2)
+
+
+def _discover(module: nn.Module, sample: Tensor, kind: str, graph: bool) -> tuple[Discovery, bool]:
+    """What one forward shows, and whether a layer returned several tensors."""
     size = (sample.shape[2], sample.shape[3])
     successions = Successions(module)
     recorder = _Recorder(module, successions)
-    tokens = _may_have_tokens(module)
+    attentions = Attentions()
     try:
         chance = _state_of_chance(sample.device)
-        with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
+        with torch.inference_mode(False), torch.set_grad_enabled(graph), FinalNonlinearity() as nonlinearity:
             begin = perf_counter()
-            with successions:
-                output = as_matrix(module(sample.clone().requires_grad_(tokens)))
+            with successions, attentions:
+                output = as_matrix(module(sample.clone().requires_grad_(graph)), IMAGES)
             seconds = (perf_counter() - begin) / IMAGES
         random = chance != _state_of_chance(sample.device)
     finally:
@@ -188,9 +214,23 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
     kind = detect_kind(output.detach(), nonlinearity) if kind == "auto" else kind
     scores = scores_of(output, kind, nonlinearity)
     layers = [_layer(name, part, recorder, size) for name, part in module.named_modules() if name]
-    layers = _mark_unexplaining(layers, recorder.outputs, scores)
+    layers = _mark_bypassed(layers, recorder.one_of_several, scores)
+    gradients = _gradients_of_tokens(layers, recorder.outputs, scores)
+    layers = _mark_unexplaining(layers, gradients)
+    attention = read_attention(attentions.shapes, layers, lambda name: _strength(gradients.get(name)), IMAGES)
     head = _pooled_head(module, layers, recorder.pooled, scores.detach(), output.shape[1])
-    return Discovery(tuple(layers), output.shape[1], kind, head, seconds, successions.folds(), random)
+    found = Discovery(
+        layers=tuple(layers),
+        outputs=output.shape[1],
+        kind=kind,
+        head=head,
+        seconds=seconds,
+        folds=successions.folds(),
+        random=random,
+        attention=attention,
+        attends=bool(attentions.shapes),
+    )
+    return found, recorder.several
 
 
 def _state_of_chance(device: torch.device) -> tuple[bytes, ...]:
@@ -230,31 +270,53 @@ def _layer(name: str, part: nn.Module, seen: _Recorder, size: tuple[int, int]) -
     )
 
 
-def _mark_unexplaining(layers: list[Layer], outputs: dict[str, Tensor], scores: Tensor) -> list[Layer]:
+def _gradients_of_tokens(
+    layers: Sequence[Layer], outputs: dict[str, Tensor], scores: Tensor
+) -> dict[str, Tensor | None]:
+    """Derivative of some sum of the scores by the tokens (n, tokens, C) that each layer returns."""
+    asked = [layer.name for layer in layers if layer.layout == "tokens" and layer.name in outputs]
+    if not asked:
+        return {}
+    weights = torch.linspace(-1, 1, scores.numel(), device=scores.device).reshape(scores.shape)
+    found = torch.autograd.grad((scores * weights).sum(), [outputs[name] for name in asked], allow_unused=True)
+    return dict(zip(asked, found, strict=True))
+
+
+def _mark_bypassed(layers: list[Layer], tensors: dict[str, Tensor], scores: Tensor) -> list[Layer]:
+    """Mark the layers that hand on something else than the tensor that stands for them."""
+    if not tensors:
+        return layers
+    found = torch.autograd.grad(scores.sum(), list(tensors.values()), retain_graph=True, allow_unused=True)
+    unused = {name for name, gradient in zip(tensors, found, strict=True) if gradient is None}
+    return [replace(layer, explains=layer.explains and layer.name not in unused) for layer in layers]
+
+
+def _strength(gradient: Tensor | None) -> Tensor | None:
+    """(tokens,) of a derivative by tokens."""
+    return None if gradient is None else gradient.abs().sum(dim=(0, 2))
+
+
+def _mark_unexplaining(layers: list[Layer], gradients: dict[str, Tensor | None]) -> list[Layer]:
     """Mark the layers on whose patch tokens no class score depends: behind the last attention only the class token
     counts.
     """
-    asked = [layer for layer in layers if layer.prefix and layer.name in outputs]
-    if not asked:
-        return layers
-    weights = torch.linspace(-1, 1, scores.numel(), device=scores.device).reshape(scores.shape)
-    gradients = torch.autograd.grad(
-        (scores * weights).sum(), [outputs[layer.name] for layer in asked], allow_unused=True
-    )
+    asked = {layer.name: layer.prefix for layer in layers if layer.prefix and layer.name in gradients}
     blind = {
-        layer.name
-        for layer, gradient in zip(asked, gradients, strict=True)
-        if gradient is None or not gradient[:, layer.prefix :].any()
+        name
+        for name, prefix in asked.items()
+        if (gradient := gradients[name]) is None or not gradient[:, prefix:].any()
     }
     if len(blind) == len(asked):  # a head that is zero depends on nothing and tells nothing
         return layers
-    return [replace(layer, explains=layer.name not in blind) for layer in layers]
+    return [replace(layer, explains=layer.explains and layer.name not in blind) for layer in layers]
 
 
 def _pooled_head(
     module: nn.Module, layers: list[Layer], pooled: dict[str, Tensor], scores: Tensor, outputs: int
 ) -> PooledHead | None:
-    """Where W·mean(A) + b gives the scores: found by trying, so that it holds for any way of writing it."""
+    """Where W·mean(A) + b gives the scores, or a multiple of them: found by trying, so that it holds for any way of
+    writing it.
+    """
     linears = [
         (name, part.weight.detach().reshape(outputs, -1), None if part.bias is None else part.bias.detach())
         for name, part in module.named_modules()
@@ -264,15 +326,25 @@ def _pooled_head(
     for name, weight, bias in reversed(linears):
         for layer in candidates:
             means = pooled[layer.name]
-            if layer.layout != "channels-first" or means.shape[1] != weight.shape[1] or max(layer.resolution) == 1:
+            if layer.layout != "channels-first" or means.shape[1] != weight.shape[1] or not _usable(layer):
                 continue
             expected = means.to(weight.dtype) @ weight.T + (bias if bias is not None else 0)
             if outputs == 1:
                 expected = torch.cat((-expected, expected), dim=1)
-            scale = float(scores.abs().max()) or 1.0
-            if bool(means.any()) and bool(weight.any()) and float((expected - scores).abs().max()) <= 1e-4 * scale:
-                return PooledHead(layer.name, name)
+            if bool(means.any()) and bool(weight.any()) and (times := _times(expected, scores)):
+                return PooledHead(layer.name, name, times)
     return None
+
+
+def _times(expected: Tensor, scores: Tensor) -> float | None:
+    """The number above zero by which `expected` is multiplied in `scores`; None where there is no such number."""
+    largest = float(scores.abs().max()) or 1.0
+    if float((expected - scores).abs().max()) <= ALIKE * largest:
+        return 1.0
+    square = float((expected * expected).sum())
+    times = float((expected * scores).sum()) / square if square else 0.0
+    alike = times > 0 and float((expected * times - scores).abs().max()) <= ALIKE * largest
+    return times if alike else None
 
 
 def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
@@ -282,16 +354,18 @@ def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
     on whose
     maps no class score depends are looked through.
     """
-    blind = {layer.name for layer in layers if not layer.explains}
+    blind = {layer.name: layer.type.lower() for layer in layers if not layer.explains}
     best: dict[tuple[int, ...], tuple[int, bool, int, str]] = {}
     inside = tuple(name + "." for name in blocks(layers))  # a resolution that only a block has within is no stage
     for layer in layers:
         if not _usable(layer) or layer.name.startswith(inside):
             continue
         parts = layer.name.split(".")
-        hidden = sum(".".join(parts[:i]) in blind for i in range(1, len(parts)))
+        hidden = [name for i in range(1, len(parts)) if (name := ".".join(parts[:i])) in blind]
+        if any("attention" in blind[name] or "attn" in blind[name] for name in hidden):
+            continue  # queries, keys and values are no state of the tokens
         passes_on = any(word in layer.type for word in _TRANSPARENT)
-        rank = (layer.depth - hidden, passes_on, -layer.order, layer.name)
+        rank = (layer.depth - len(hidden), passes_on, -layer.order, layer.name)
         if layer.resolution not in best or rank < best[layer.resolution]:
             best[layer.resolution] = rank
     ordered = sorted(best.values(), key=lambda rank: -rank[2])

@@ -359,7 +359,15 @@ def traced(
         images: (B,C,H,W), of which `count` are wanted.
         classes: for each target the class numbers of the images, None where an image has fewer targets.
     """
-    trace = passes.forward(images, count, taps=merged.taps, scores=merged.scores, wrt=merged.wrt, rules=merged.rules)
+    trace = passes.forward(
+        images,
+        count,
+        taps=merged.taps,
+        scores=merged.scores,
+        wrt=merged.wrt,
+        rules=merged.rules,
+        attention=merged.attention,
+    )
     left = len(merged.backwards) * len(classes)
     for rule, wrt in merged.backwards:
         for place, chosen in enumerate(classes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from reportgen.engine.nested import SCORES, tensors_in
 from reportgen.errors import PassError
 
 _KINDS = {"softmax": "softmax", "log_softmax": "log-softmax", "sigmoid": "sigmoid", "logsigmoid": "sigmoid"}
@@ -48,37 +49,46 @@ class FinalNonlinearity(TorchFunctionMode):
         return (kind, before.reshape(output.shape)) if same else None
 
 
-def as_matrix(output: object) -> Tensor:
-    """The (n, outputs) tensor in what a model returned: a tensor, or the first fitting part of a tuple, dict or
-    dataclass.
+def as_matrix(output: object, rows: int) -> Tensor:
+    """The (rows, outputs) tensor in what a model returned: a tensor, or the first fitting part of nested tuples,
+    mappings, dataclasses or objects, those first that are called as class scores usually are.
+
+    Args:
+        output: of the model.
+        rows: images that it was given.
 
     Raises:
         PassError: if there is none.
     """
-    found = _find(output)
-    if found is None:
-        raise PassError(
-            f"the model returns {type(output).__name__}, in which there are no class scores", "it may be no classifier"
-        )
-    if found.dim() > 2 and all(side == 1 for side in found.shape[2:]):
-        found = found.flatten(1)
-    if found.dim() == 1:
-        found = found[:, None]
-    if found.dim() != 2:
-        shape = " × ".join(str(side) for side in found.shape[1:])
-        raise PassError(f"the model returns {shape} values an image, not one score a class", "it may be no classifier")
-    return found
+    candidates = [tensor for tensor in (*_named(output), *tensors_in(output)) if tensor.is_floating_point()]
+    for tensor in candidates:
+        read = _matrix(tensor)
+        if read is not None and len(read) == rows:
+            return read
+    if not candidates:
+        what = f"the model returns {type(output).__name__}, in which there are no class scores"
+    elif candidates[0].dim() and len(candidates[0]) != rows:
+        what = f"the model returns {len(candidates[0])} rows for {rows} images"
+    else:
+        shape = " × ".join(str(side) for side in candidates[0].shape[1:]) or "one"
+        what = f"the model returns {shape} values an image, not one score a class"
+    raise PassError(what, "it may be no classifier")
 
 
-def _find(output: object) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output
-    for name in ("logits", "out", "scores", "output"):
+def _matrix(tensor: Tensor) -> Tensor | None:
+    """(n, outputs) of (n,), (n, outputs) or (n, outputs, 1, …); None of any other shape."""
+    if tensor.dim() == 1:
+        return tensor[:, None]
+    if tensor.dim() > 2 and all(side == 1 for side in tensor.shape[2:]):
+        return tensor.flatten(1)
+    return tensor if tensor.dim() == 2 else None
+
+
+def _named(output: object) -> Iterator[Tensor]:
+    for name in SCORES:
         part = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
         if isinstance(part, Tensor):
-            return part
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    return next((part for part in parts if isinstance(part, Tensor) and part.dim() >= 1), None)
+            yield part
 
 
 def detect_kind(output: Tensor, nonlinearity: FinalNonlinearity) -> str:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from reportgen.engine.attention import Attentions
 from reportgen.engine.device import is_out_of_memory, reduced
 from reportgen.engine.folding import Folding, Way
-from reportgen.engine.layers import as_maps, first_tensor
+from reportgen.engine.layers import as_maps
+from reportgen.engine.nested import exchanged, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolution import Resolution
@@ -84,6 +86,7 @@ class Trace:
         outputs: raw outputs of the tapped layers, and the input under `INPUT` where it is differentiated.
         current: the rule that its rectifiers follow.
         followed: how its activations follow the rules; None where they were not looked for.
+        attentions: what was caught of its attention; None where it was not looked for.
     """
 
     resolution: Resolution
@@ -93,11 +96,17 @@ class Trace:
     counts: Counts
     current: CurrentRule = field(default_factory=CurrentRule)
     followed: Followed | None = None
+    attentions: Attentions | None = None
     _gradients: dict[tuple[int, str, Rule], Tensor] = field(default_factory=dict)
 
     def activation(self, name: str) -> Tensor:
         """(n, C, h, w) of a tapped layer."""
         return as_maps(self.outputs[name].detach(), self.resolution.layer(name))[: self.count]
+
+    def rollout(self) -> Tensor:
+        """(n, h, w) attention of all blocks multiplied up; see `reportgen.engine.attention`. Raises PassError."""
+        assert self.attentions is not None
+        return self.attentions.rollout()[: self.count]
 
     def gradient(self, place: int, name: str, rule: Rule = "gradient") -> Tensor:
         """(n, C, h, w) derivative of the score of the `place`-th seed with respect to a tapped layer or the input."""
@@ -242,6 +251,7 @@ class Passes:
         rules: bool = False,
         coarse: bool = False,
         whole: bool = False,
+        attention: bool = False,
     ) -> Trace:
         """One forward of a padded batch.
 
@@ -255,6 +265,7 @@ class Passes:
             coarse: the precision may be that which the user allows for scans, instead of float32.
             whole: normalisations are folded in the forward, too, where nothing is differentiated: scores agree to
                 rounding with those of the plain model.
+            attention: catch the attention of all blocks.
 
         Raises:
             OutOfMemory: if it did not fit.
@@ -274,10 +285,12 @@ class Passes:
         self.counts.forward_samples += count
         current = CurrentRule()
         rectifiers = Rectifiers(current) if rules else None
+        attentions = Attentions(self.resolution.attention) if attention else None
         try:
             with (
                 nonlinearity or nullcontext(),
                 rectifiers or nullcontext(),
+                attentions or nullcontext(),
                 self._folded("backward" if wrt else "whole" if whole else None, taps),
                 self._reduced() if coarse else nullcontext(),
             ):
@@ -291,7 +304,7 @@ class Passes:
             scores_read = scores_read.float()
         ends = [*outputs.values(), *([] if scores_read is None else [scores_read])]
         how = None if rectifiers is None else followed(rectifiers, ends)
-        return Trace(self.resolution, count, scores_read, outputs, self.counts, current, how)
+        return Trace(self.resolution, count, scores_read, outputs, self.counts, current, how, attentions)
 
     def noise(self, count: int) -> Tensor:
         """(count, C, H, W) seeded noise in the form of the model's input, on the device; the forward is counted."""
@@ -358,7 +371,7 @@ class Passes:
         try:
             # a graph cannot be built from inference tensors, so inference mode is left even where the caller is in it
             with torch.inference_mode(not graph), torch.set_grad_enabled(graph), _memory():
-                return as_matrix(self.module(x))
+                return as_matrix(self.module(x), len(x))
         except _Enough:
             return None
         except (OutOfMemory, PassError):
@@ -397,9 +410,10 @@ class _Taps:
 
     def _hook(self, name: str) -> Callable[[nn.Module, object, object], object]:
         def note(_module: nn.Module, _args: object, output: object) -> object:
-            tensor = first_tensor(output)
-            if tensor is None:
+            first = first_tensor(output)
+            if first is None:
                 raise PassError(f"layer {name!r} returns no tensor", "choose another layer")
+            tensor = first
             if name in self._wrt and not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_(True)  # the graph begins at the shallowest tap
             self._outputs[name] = tensor  # of a module called several times, the last call stays
@@ -409,21 +423,6 @@ class _Taps:
             if self._stop and not self._remaining:
                 raise _Enough
             # what follows works on a copy: an operation in place would silently change the tapped tensor
-            return _replaced(output, tensor.clone())
+            return exchanged(output, first, tensor.clone())
 
         return note
-
-
-def _replaced(output: object, tensor: Tensor) -> object:
-    """`output` with its first tensor exchanged."""
-    if isinstance(output, Tensor):
-        return tensor
-    if isinstance(output, dict):
-        key = next(k for k, v in output.items() if isinstance(v, Tensor))
-        changed = dict(output)
-        changed[key] = tensor
-        return type(output)(changed) if type(output) is not dict else changed
-    assert isinstance(output, list | tuple)
-    place = next(i for i, v in enumerate(output) if isinstance(v, Tensor))
-    parts = [tensor if i == place else v for i, v in enumerate(output)]
-    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

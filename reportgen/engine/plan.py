@@ -234,12 +234,14 @@ class Merged:
         scores: whether the forward must reach the output.
         backwards: rule and what to differentiate by, for each distinct rule, served for every target at once.
         units: rule and units for each distinct backward from units.
+        attention: whether attention is to be caught.
     """
 
     taps: tuple[str, ...]
     scores: bool
     backwards: tuple[tuple[Rule, tuple[str, ...]], ...]
     units: tuple[tuple[Rule, Units], ...] = ()
+    attention: bool = False
 
     @property
     def wrt(self) -> tuple[str, ...]:
@@ -258,11 +260,12 @@ def merge(needs: Iterable[Needs]) -> Merged:
     taps: dict[str, None] = {}
     rules: dict[Rule, dict[str, None]] = {}
     units: dict[tuple[Rule, Units], None] = {}
-    scores = False
+    scores = attention = False
     for request in (request for own in needs for request in own):
         if isinstance(request, Forward) and request.inputs is None:
             taps.update(dict.fromkeys(request.taps))
             scores = scores or request.scores
+            attention = attention or request.attention
         elif isinstance(request, Backward) and isinstance(request.origin, Units):
             taps[request.origin.layer] = None
             units[request.rule, request.origin] = None
@@ -270,7 +273,7 @@ def merge(needs: Iterable[Needs]) -> Merged:
             scores = True
             rules.setdefault(request.rule, {}).update(dict.fromkeys(request.wrt))
     backwards = tuple((rule, tuple(names)) for rule, names in rules.items())
-    return Merged(tuple(taps), scores, backwards, tuple(units))
+    return Merged(tuple(taps), scores, backwards, tuple(units), attention)
 
 
 @dataclass(frozen=True)

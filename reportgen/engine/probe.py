@@ -156,6 +156,11 @@ class EngineProbe:
             raise Undeclared(f"{rule} of {layer!r}")
         return self._traced().gradient(target.place, layer, rule)
 
+    def rollout(self) -> Tensor:
+        if not any(isinstance(need, Forward) and need.attention for need in self.needs):
+            raise Undeclared("attention")
+        return self._traced().rollout()
+
     def followed(self) -> Followed:
         trace = self._traced()
         if trace.followed is None:
@@ -166,7 +171,7 @@ class EngineProbe:
         head = self.resolution.head
         if head is None:
             raise Undeclared("the weight of a head that this model does not have")
-        weight = self._parameter(head.linear).flatten(1)
+        weight = self._parameter(head.linear).flatten(1) * head.scale
         return torch.cat((-weight, weight)) if len(weight) == 1 else weight
 
     def class_index(self, target: Target) -> Tensor:

@@ -113,7 +113,7 @@ def _step(passes: Passes, x: Tensor, *, backward: bool) -> Callable[[], None]:
             with torch.inference_mode(not backward), torch.set_grad_enabled(backward):
                 given = x.detach().clone().requires_grad_(backward)
                 with record_function(FORWARD):
-                    scores = as_matrix(passes.module(given))
+                    scores = as_matrix(passes.module(given), len(given))
                 if backward:
                     counts.backward_batches += 1
                     counts.backward_samples += len(x)

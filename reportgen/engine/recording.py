@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from math import prod
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from reportgen.engine.device import is_out_of_memory
+from reportgen.engine.nested import tensors_in
 from reportgen.engine.receptive_field import Reach, Window, reach_of, window_of
 from reportgen.engine.structure import CallRecord, ModuleRecord, OperationRecord, Recording
 from reportgen.errors import OutOfMemory, PassError
@@ -217,21 +217,6 @@ def _written(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> list[T
 def _without_batch(tensor: Tensor) -> list[int]:
     sides = list(tensor.shape)
     return sides[1:] if sides[:1] == [1] else sides
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists, dicts and dataclasses, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from tensors_in(part)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from tensors_in(getattr(value, field.name, None))
 
 
 def _macs(kind: str, args: Sequence[Any], returned: Sequence[Tensor]) -> int:

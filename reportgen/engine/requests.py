@@ -48,12 +48,14 @@ Derivation = Occlusion
 class Forward:
     """Activations at `taps` (module names), and the class scores if `scores`; stops past the last tap otherwise.
 
-    With `inputs`, the class probabilities of inputs derived from each image.
+    With `inputs`, the class probabilities of inputs derived from each image. With `attention`, the attention of all
+    blocks multiplied up, where the resolution has an `Attention`.
     """
 
     taps: tuple[str, ...] = ()
     scores: bool = True
     inputs: Derivation | None = None
+    attention: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,33 @@ class PooledHead:
     Attributes:
         layer: whose maps are pooled.
         linear: the module that weighs the means.
+        scale: by which its output is multiplied: 1, or what calibration made of it (the inverse of a temperature).
     """
 
     layer: str
     linear: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """All tokens of a transformer attend to all others, block after block: attention rollout applies.
+
+    Attributes:
+        calls: how often attention is computed.
+        tokens: how many there are.
+        prefix: those of them before the patches (class token, distillation token, registers).
+        grid: (h, w) of the patches.
+        read: numbers of the tokens, after the last block, that the class scores depend on.
+        pooled: the last call is that of a query of its own, which gathers the tokens.
+    """
+
+    calls: int
+    tokens: int
+    prefix: int
+    grid: tuple[int, int]
+    read: tuple[int, ...]
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +135,8 @@ class Resolution:
         tappable: forward hooks work on this model.
         folds: batch normalisations that convolutions can take over.
         random: it draws random numbers when it answers.
+        attention: where attention rollout applies, else None.
+        attends: attention of some kind was seen.
     """
 
     model: Mapping[str, Any]
@@ -130,6 +155,8 @@ class Resolution:
     tappable: bool = True
     folds: tuple[Fold, ...] = ()
     random: bool = False
+    attention: Attention | None = None
+    attends: bool = False
 
     @property
     def independent(self) -> bool:

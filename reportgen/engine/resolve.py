@@ -26,7 +26,7 @@ def resolve(
     batch_size: int | None,
     counts: Counts,
     precision: str = "fp32",
-    labels_given: bool = False,
+    labels_from: str | None = None,
     num_classes: int | None = None,
 ) -> Resolution:
     """Look at the model with one forward of two images of noise.
@@ -35,7 +35,8 @@ def resolve(
         facts: of the model file, for the report.
         pipeline: the preprocessing; its ``size`` and ``channels`` make the noise.
         labels: class names.
-        labels_given: the user gave them: another number of classes is then an error; otherwise they are left out.
+        labels_from: what the user calls the place they are from: another number of classes is then an error; without
+            it they are left out.
         output_kind: the user's word, or ``auto``.
         precision: of the scan and of ascents: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -53,6 +54,8 @@ def resolve(
         counts.forward_samples += IMAGES
         try:
             seen = discover(ready, sample, output_kind)
+            counts.forward_batches += seen.forwards - 1
+            counts.forward_samples += (seen.forwards - 1) * IMAGES
         except ReportgenError:
             raise
         except Exception as error:
@@ -65,12 +68,9 @@ def resolve(
             ) from error
         parameters = sum(parameter.numel() for parameter in ready.parameters())
     classes = 2 if seen.outputs == 1 else seen.outputs
-    if num_classes is not None and num_classes != classes:
+    if num_classes not in (None, classes, seen.outputs):
         raise PassError(f"the model returns {classes} classes, not {num_classes}", "leave out --num-classes")
-    if labels and len(labels) != classes and not labels_given:
-        labels = ()
-    if labels and len(labels) != classes:
-        raise LabelsError(f"there are {len(labels)} class names for {classes} classes", "give --labels a fitting file")
+    labels = _fitting(labels, classes, seen.outputs, labels_from)
     return Resolution(
         model=dict(facts),
         pipeline=dict(pipeline),
@@ -88,4 +88,18 @@ def resolve(
         tappable=tappable,
         folds=seen.folds if tappable else (),
         random=seen.random,
+        attention=seen.attention if tappable else None,
+        attends=seen.attends,
     )
+
+
+def _fitting(labels: tuple[str, ...], classes: int, outputs: int, labels_from: str | None) -> tuple[str, ...]:
+    """As many names as classes, or none. One name of a model with one output is that of its positive class."""
+    if len(labels) == outputs == 1:
+        return (f"not {labels[0]}", labels[0])
+    if labels_from is not None and len(labels) != classes:
+        what = f"{labels_from} has {len(labels)} class names, and the model {classes} classes"
+        if classes == 2 and outputs == 1:
+            raise LabelsError(what, "name the class of small outputs first, then that of large ones")
+        raise LabelsError(what, "give --labels a file with one name for each class, in the order of the outputs")
+    return labels if len(labels) == classes else ()

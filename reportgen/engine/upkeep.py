@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reportgen.engine.device import is_out_of_memory
+from reportgen.engine.nested import tensors_in
 from reportgen.errors import OutOfMemory, PassError
 
 
@@ -90,20 +91,9 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        for tensor in _tensors((args, kwargs or {})):
+        for tensor in tensors_in((args, kwargs or {})):
             self.memory.add(_place(tensor))
         return func(*args, **(kwargs or {}))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _place(tensor: Tensor) -> int:

@@ -17,7 +17,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from reportgen.errors import ModelFileError, UnsafeModelError
+from reportgen.errors import ModelFileError
+from reportgen.subject.kinds import MOST_DIRECTORY, kind_of_file
+from reportgen.subject.refusals import not_ours, plain_pickle, program, program_among, unreadable
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
     MOST_DIMENSIONS,
@@ -34,7 +36,6 @@ from reportgen.subject.safe_pickle import (
 MOST_TENSORS = 50_000
 """The classifier with most parts has some two thousand."""
 _MOST_HEADER = 2**25
-_MOST_DIRECTORY = 2**23
 _MOST_COMPRESSED = 16
 _SLACK = 2**26
 _BROADCAST = 2**20
@@ -73,7 +74,6 @@ _STORAGES = {
     "QUInt8Storage": "uint8",
     "QInt32Storage": "int32",
 }
-_PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
 _MARK_OF_TAR = 257
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -86,13 +86,17 @@ class Container:
         kind: ``zip``, ``legacy`` or ``safetensors``.
         root: dictionaries, lists, numbers, words, `TensorSpec`, `Inert` (for safetensors: names to tensors).
         metadata: words that stand beside the tensors (safetensors).
+        records: bytes of the storages by their keys.
+        sizes: how many bytes those are.
+        foreign: names of other packages that stand-ins took the place of.
     """
 
     kind: str
     root: Any
     metadata: Mapping[str, str]
-    _records: Mapping[str, bytes] = field(default_factory=dict)
-    _sizes: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[str, bytes] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
     _cache: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def check(self, specs: Iterable[TensorSpec | Tensor]) -> None:
@@ -105,7 +109,7 @@ class Container:
         """
         described = [spec for spec in specs if isinstance(spec, TensorSpec)]
         claimed = sum(prod(spec.size) * self._room(spec) for spec in described)
-        if claimed > 4 * sum(self._sizes.values()) + _SLACK:
+        if claimed > 4 * sum(self.sizes.values()) + _SLACK:
             raise ModelFileError("the file is damaged: its tensors claim more than its bytes", "get the file again")
         for spec in described:
             self._within(spec)
@@ -122,7 +126,7 @@ class Container:
             return torch.empty([min(side, 1) for side in spec.size], dtype=dtype).expand(spec.size)
         raw = self._cache.get(spec.storage.key)
         if raw is None:
-            raw = torch.frombuffer(bytearray(self._records[spec.storage.key]), dtype=torch.uint8)
+            raw = torch.frombuffer(bytearray(self.records[spec.storage.key]), dtype=torch.uint8)
             self._cache[spec.storage.key] = raw
         elements = raw[: raw.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
         return elements.as_strided(spec.size, spec.stride, spec.offset)
@@ -130,7 +134,7 @@ class Container:
     def _within(self, spec: TensorSpec) -> None:
         if 0 in spec.size:
             return
-        there = self._sizes[spec.storage.key]
+        there = self.sizes[spec.storage.key]
         last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
         if (last + 1) * self._type(spec).itemsize > there or prod(spec.size) > max(there, _BROADCAST):
             raise ModelFileError("the file is damaged: a tensor reaches beyond its bytes", "get the file again")
@@ -185,6 +189,7 @@ def open_container(path: Path, shown: str) -> Container:
         raise ModelFileError(f"{shown!r} is empty", "get the file again")
     with path.open("rb") as file:
         head = file.read(_MARK_OF_TAR + 5)
+    bare = head[:1] in b"(cl]}"  # so begin the oldest pickles, and many texts
     try:
         if head[_MARK_OF_TAR:] == b"ustar":
             raise ModelFileError(
@@ -195,37 +200,15 @@ def open_container(path: Path, shown: str) -> Container:
             return _open_zip(path, shown, size)
         if _looks_like_safetensors(head[:16], size):
             return _open_safetensors(path, shown)
-        if head[:1] == b"\x80" or head[:1] in b"(cl]}":
+        if head[:1] == b"\x80" or bare:
             return _open_legacy(path, shown, size)
-    except ForbiddenGlobal as error:
-        raise UnsafeModelError(
-            f"opening {shown!r} could run code: it names {error.name}, which is not needed to read weights",
-            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-        ) from None
-    except MalformedPickle as error:
-        raise ModelFileError(f"{shown!r} is damaged: {error}", "get the file again") from None
+    except (ForbiddenGlobal, MalformedPickle) as error:
+        raise unreadable(error, path, shown, bare=bare) from None
     except UnsupportedTensor as error:
         raise ModelFileError(
             f"{shown!r} holds {error} tensors, which are not read", "save its weights as plain float32 tensors"
         ) from None
-    raise ModelFileError(
-        f"{shown!r} is {_what(head)}, not a PyTorch model", "give a .pt, .pth, .ckpt or .safetensors file"
-    )
-
-
-def _what(head: bytes) -> str:
-    known = {
-        b"\xff\xd8\xff": "a JPEG image",
-        b"\x89PNG": "a PNG image",
-        b"%PDF": "a PDF document",
-        b"\x1f\x8b": "a gzip archive",
-        b"GIF8": "a GIF image",
-        b"\x89HDF": "an HDF5 file (Keras?)",
-        b"<!DO": "an HTML page",
-        b"<htm": "an HTML page",
-        b"vers": "a pointer to a file in Git LFS",
-    }
-    return next((words for magic, words in known.items() if head.startswith(magic)), "a file of an unknown format")
+    raise not_ours(kind_of_file(path), shown)
 
 
 # zip
@@ -246,7 +229,7 @@ def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
     try:
         with path.open("rb") as file:
             end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if end and end[zipfile._ECD_SIZE] > _MOST_DIRECTORY:  # type: ignore[attr-defined]
+        if end and end[zipfile._ECD_SIZE] > MOST_DIRECTORY:  # type: ignore[attr-defined]
             raise zipfile.BadZipFile("its directory is larger than any of weights")
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises half a dozen kinds for a damaged directory
@@ -275,7 +258,7 @@ def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
 def _open_zip(path: Path, shown: str, size: int) -> Container:
     archive = _opened(path, shown, size)
     try:
-        return _read_zip(archive, shown)
+        return _read_zip(archive, path, shown)
     except (ModelFileError, MalformedPickle, ForbiddenGlobal, UnsupportedTensor):
         archive.close()
         raise
@@ -284,21 +267,15 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
         raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
 
 
-def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
+def _read_zip(archive: zipfile.ZipFile, path: Path, shown: str) -> Container:
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    inside = {name.partition("/")[2] for name in names}
-    if any(name.startswith(_PROGRAM) for name in inside):
-        program = "a TorchScript program" if "constants.pkl" in inside else "an exported program"
-        raise UnsafeModelError(
-            f"{shown!r} is {program}: opening it means running its code",
-            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-        )
+    kind = program_among(names)
+    if kind is not None:
+        raise program(kind, shown)
     pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise ModelFileError(
-            f"{shown!r} is a zip archive without weights of PyTorch", "give a .pt, .pth, .ckpt or .safetensors file"
-        )
+        raise not_ours(kind_of_file(path), shown)
     root = pickles[0].removesuffix("data.pkl")
     if archive.getinfo(pickles[0]).file_size > MOST_BYTES:
         raise ModelFileError(
@@ -320,9 +297,10 @@ def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
             raise MalformedPickle(f"record {spec.key[:40]!r} is too short")
         return spec
 
-    tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage)
+    foreign: set[str] = set()
+    tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage, foreign=foreign)
     sizes = {key: info.file_size for key, info in records.items()}
-    return Container("zip", tree, {}, _ZipRecords(archive, records), sizes)
+    return Container("zip", tree, {}, _ZipRecords(archive, records), sizes, tuple(sorted(foreign)))
 
 
 def _storage_of(pid: Any) -> StorageSpec:
@@ -343,13 +321,9 @@ def _storage_of(pid: Any) -> StorageSpec:
 
 def _open_legacy(path: Path, shown: str, size: int) -> Container:
     with path.open("rb") as file:
-        magic = read_pickle(file, _refused, size)
+        magic = read_pickle(file, _refused, size, set())
         if magic != _LEGACY_MAGIC:
-            raise UnsafeModelError(
-                f"{shown!r} is a plain pickle, not a file of torch.save: only unpickling it, which could run code, "
-                f"would tell more",
-                "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-            )
+            raise plain_pickle(magic, shown)
         read_pickle(file, _refused, size)  # protocol
         read_pickle(file, _refused, size)  # sizes of the writing machine; the storages are little-endian on all
         specs: dict[str, StorageSpec] = {}
@@ -362,7 +336,8 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("views of storages, which torch stopped writing in 2018")
             return specs.setdefault(spec.key, spec)
 
-        tree = read_pickle(file, storage, size)
+        foreign: set[str] = set()
+        tree = read_pickle(file, storage, size, foreign)
         order = read_pickle(file, _refused, size)
         if not isinstance(order, list) or not all(isinstance(key, str) for key in order):
             raise MalformedPickle("no list of storages")
@@ -377,7 +352,8 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("truncated")
     if missing := set(specs) - set(records):
         raise MalformedPickle(f"storage {min(missing)[:40]!r} is missing")
-    return Container("legacy", tree, {}, records, {key: len(data) for key, data in records.items()})
+    sizes = {key: len(data) for key, data in records.items()}
+    return Container("legacy", tree, {}, records, sizes, tuple(sorted(foreign)))
 
 
 def _refused(_pid: Any) -> StorageSpec:

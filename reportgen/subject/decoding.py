@@ -237,7 +237,10 @@ def as_pil(image: Any, max_pixels: int) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] > 4):
-        raise ImageError(f"an array of shape {array.shape}: images are (H,W) or (H,W,C) with 1 to 4 channels")
+        raise ImageError(
+            f"an array of shape {array.shape}: images are (H,W) or (H,W,C) with 1 to 4 channels, other inputs "
+            "floats (C,H,W)"
+        )
     _check_size((array.shape[1], array.shape[0]), max_pixels)
     return Image.fromarray(np.ascontiguousarray(_array_as_bytes(array)))
 

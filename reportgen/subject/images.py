@@ -15,16 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from reportgen.errors import ImagesError
+from reportgen.subject import arrays
 from reportgen.subject.decoding import MAX_PIXELS, as_pil, decode_file, format_of, load
 from reportgen.subject.decoding import ImageError as ImageError
 from reportgen.subject.digests import digest_of_live, open_regular
 
 SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib",
-    ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".npy",
 ))  # fmt: skip
 _OTHER_IMAGES = frozenset((
     ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr", ".dcm", ".nii", ".raw",
@@ -46,7 +48,7 @@ class ImageRef:
         live: an image in memory: PIL, array (H,W,C) or (H,W), float array (C,H,W) if `ready`, or a `DatasetItem` of
             these.
         label: its class number where it came with one.
-        ready: `live` is what goes into the model as it is: (C,H,W) float.
+        ready: `live`, or what the file holds, is what goes into the model as it is: (C,H,W) float.
         given_id: the caller's own name of it.
     """
 
@@ -109,11 +111,13 @@ def find_images(sources: Sequence[Path], *, limit: int | None = None, seed: int 
     for source, prefix in _prefixed(sources):
         for path, name, reason in _walk(source):
             entries.setdefault(path, (prefix + name, reason))
-    images = _unique(ImageRef(name, path) for path, (name, reason) in entries.items() if not reason)
+    images = _unique(
+        ImageRef(name, path, ready=_is_ready(path)) for path, (name, reason) in entries.items() if not reason
+    )
     skipped = sorted((Skipped(name, reason) for name, reason in entries.values() if reason), key=lambda one: one.name)
     if not images:
         first = f", such as {skipped[0].name!r}: {skipped[0].reason}" if skipped else ""
-        remedy = "give JPEG, PNG, WebP, AVIF, TIFF, BMP or GIF files"
+        remedy = "give JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or NumPy files"
         raise ImagesError(f"no image among {len(skipped)} files{first}", remedy)
     chosen = images if limit is None or limit >= len(images) else _share(images, limit, seed)
     ordered = sorted(chosen, key=lambda ref: ref.name)
@@ -252,6 +256,16 @@ def _unfit(path: str, status: os.stat_result, *, suffix: str | None) -> str:
     return "" if status.st_size else "empty file"
 
 
+def _is_ready(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds an array that goes into the model as it is; one that is damaged says so when it is read."""
+    if not os.fspath(path).lower().endswith(arrays.SUFFIX):
+        return False
+    try:
+        return arrays.is_input(*arrays.head_of(Path(path)))
+    except ImageError:
+        return True
+
+
 def _begins_as_image(path: str) -> bool:
     try:
         with open_regular(Path(path)) as file:
@@ -307,7 +321,8 @@ def _taken_apart(item: Any, number: int) -> _Taken:
         given = str(item[2]) if len(item) == 3 and item[2] is not None else None
         item = item[0]
     if not hasattr(item, "detach"):
-        return _Taken(item, label, given, False)
+        array = isinstance(item, np.ndarray)
+        return _Taken(item, label, given, array and arrays.is_input(item.shape, item.dtype))
     tensor = item.detach().cpu()
     if tensor.is_floating_point():
         array = tensor.float().numpy()
@@ -375,7 +390,7 @@ def _live(items: Any, number: int, lock: threading.Lock, *, kept: bool) -> Image
     if isinstance(image, str | os.PathLike):
         path = Path(os.fspath(image))
         name = name if given is not None else shown(path.name)
-        return ImageRef(name, _checked(path), None, taken.label, False, given)
+        return ImageRef(name, _checked(path), None, taken.label, _is_ready(path), given)
     if isinstance(image, Image.Image):
         load(image, MAX_PIXELS)
     if not kept:
@@ -401,11 +416,18 @@ def decode(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         ImageError: with the reason, for whatever cannot be decoded.
     """
-    if ref.path is not None:
+    if ref.path is not None and not os.fspath(ref.path).lower().endswith(arrays.SUFFIX):
         return decode_file(Path(ref.path), max_pixels)
     return as_pil(fetched(ref), max_pixels)
 
 
 def fetched(ref: ImageRef) -> Any:
-    """The live image itself, from its data set where it is not in memory. Raises ImageError."""
+    """The live image itself, from its data set or file where it is not in memory. Raises ImageError."""
+    if ref.path is not None:
+        return arrays.array_of(Path(ref.path))
     return ref.live.fetch() if isinstance(ref.live, DatasetItem) else ref.live
+
+
+def ready_shape(ref: ImageRef) -> tuple[int, ...]:
+    """(C,H,W) of an input that is ready. Raises ImageError."""
+    return arrays.head_of(Path(ref.path))[0] if ref.path is not None else tuple(ref.live.shape)

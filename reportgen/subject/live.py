@@ -1,16 +1,22 @@
-"""Facts of a module that is handed over in memory."""
+"""What a module in memory says of itself."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn
 
 from reportgen.subject.model_file import ModelFacts
 from reportgen.subject.modules import channels_of
+from reportgen.subject.transformers_models import labels_of
 
 
 def live_facts(module: nn.Module) -> ModelFacts:
-    """What can be said of a live module: its class, and the channels that its first layer with weights takes."""
+    """What can be said of a live module: its class, the channels that its first layer with weights takes, and the names
+    of classes that models of transformers carry.
+    """
     cls = type(module)
+    labels = labels_of({"id2label": getattr(getattr(module, "config", None), "id2label", None)})
     return ModelFacts(
         file=cls.__name__,
         sha256="",
@@ -27,6 +33,23 @@ def live_facts(module: nn.Module) -> ModelFacts:
         num_classes=None,
         channels_in=channels_of(module),
         published=None,
-        labels=None,
+        labels=labels,
         head_published=False,
+        labels_from="module" if labels else None,
     )
+
+
+def size_of(module: nn.Module) -> tuple[int, int] | None:
+    """(H, W) of the only input that a module says it takes: torchvision's transformers by their ``image_size``, timm's
+    networks by the ``img_size`` of their patch embedding. None where it says nothing.
+    """
+    patches = getattr(module, "patch_embed", None)
+    stated: Any = getattr(module, "image_size", None) or getattr(patches, "img_size", None)
+    sides = (stated, stated) if isinstance(stated, int) else stated
+    if (
+        isinstance(sides, tuple | list)
+        and len(sides) == 2
+        and all(isinstance(side, int) and side > 0 for side in sides)
+    ):
+        return int(sides[0]), int(sides[1])
+    return None

@@ -194,7 +194,7 @@ class Pipeline:
         if len(image.getbands()) != self.channels:
             bands = len(image.getbands())
             raise ImageError(
-                f"{bands} channels, and the model takes {self.channels}: hand over tensors, or --transform"
+                f"{bands} channels, and the model takes {self.channels}: give arrays (C,H,W), or --transform"
             )
         return image
 
@@ -216,8 +216,13 @@ def prepare(ref: ImageRef, pipeline: Pipeline) -> Values:
     return pipeline.ready(fetched(ref)) if ref.ready else pipeline(decode(ref))
 
 
+def looked_at(ref: ImageRef) -> Pixels:
+    """What an image looks like (see `reportgen.subject.look`), whatever becomes of it. Raises ImageError."""
+    return look_of_values(np.asarray(fetched(ref), np.float32)) if ref.ready else look_of(decode(ref))
+
+
 def sighted(ref: ImageRef, pipeline: Pipeline) -> tuple[Values, Pixels]:
-    """The same, and what the image looks like (see `reportgen.subject.look`), decoded once. Raises ImageError."""
+    """What `prepare` and `looked_at` give, decoded once. Raises ImageError."""
     if ref.ready:
         values = pipeline.ready(fetched(ref))
         return values, look_of_values(values)
@@ -266,6 +271,7 @@ def resolve_pipeline(
     bgr: bool = False,
     transform: str | None = None,
     fixed_size: tuple[int, int] | None = None,
+    only_size: tuple[int, int] | None = None,
 ) -> Pipeline:
     """The user's word, then what the published weights expect, then what is usual; the last two are `assumed`.
 
@@ -273,6 +279,7 @@ def resolve_pipeline(
         published: facts of the published weights (see `reportgen.subject.architectures.Published`), or None.
         channels_in: of the model's first layer.
         fixed_size: (H, W) of inputs that are all handed over ready: nothing is done to them, so nothing is assumed.
+        only_size: (H, W) of the only input that the model takes, where it says so.
 
     Raises:
         UsageError: for values that are malformed or do not fit the channels.
@@ -291,7 +298,7 @@ def resolve_pipeline(
         return from_published if from_published is not None else usual
 
     known = getattr(published, "input_size", None)
-    given_size = fixed_size or (read_size(str(input_size)) if input_size else None)
+    given_size = fixed_size or (read_size(str(input_size)) if input_size else only_size)
     size = settle("size", given_size, tuple(known[1:]) if known else None, (USUAL_SIZE, USUAL_SIZE))
     how = settle("resize", resize, _published_resize(published), "crop")
     if resize == "crop" and not done_elsewhere:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,12 @@ from reportgen.job import Job
 from reportgen.store import key_of
 from reportgen.subject.digests import DigestMemory, digest_of_live
 from reportgen.subject.feed import in_order
-from reportgen.subject.images import Found, ImageRef, Skipped, find_images, live_images
+from reportgen.subject.hub import beside, shown_name, weights_of
+from reportgen.subject.images import Found, ImageError, ImageRef, Skipped, find_images, live_images, ready_shape
 from reportgen.subject.masks import find_masks
+from reportgen.subject.sharded import digest_of_model
 from reportgen.subject.truth import Truth
-from reportgen.versions import library_versions
+from reportgen.versions import library_versions, versions_of
 
 RESOLVING = (
     "arch", "arch_arg", "weights", "num_classes", "output_kind", "input_size", "channels_in", "resize", "interpolation",
@@ -76,12 +78,22 @@ class Subject:
         """File name, or class of a live module; never a path."""
         if self.path is None:
             return type(self.module).__name__
-        return self.path.name.encode(errors="backslashreplace").decode()
+        return shown_name(self.path)
 
     @cached_property
     def refs(self) -> Mapping[str, ImageRef]:
         """The images by digest; one of several that are equal."""
         return {image.digest: image.ref for image in self.images}
+
+    @cached_property
+    def ready_shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) of inputs that are handed over ready, if all are: that of the first that can be read."""
+        if not self.images or not all(image.ref.ready for image in self.images):
+            return None
+        for image in self.images:
+            with suppress(ImageError):
+                return ready_shape(image.ref)
+        return None
 
     def resolution_key(self, job: Job, labels: Sequence[str] | None) -> str:
         """Key of the record of what was resolved about this model under these options."""
@@ -92,6 +104,7 @@ class Subject:
             options=options,
             labels=list(labels) if labels else None,
             transform=digest_of_code(job.transform, job.pythonpath),
+            ready=self.ready_shape,
             versions=library_versions(),
         )
 
@@ -146,10 +159,12 @@ def load_subject(
     if path is not None:
         if not path.exists():
             raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
-        if not path.is_file():
+        weights = weights_of(path)
+        if not weights.is_file():
             raise ModelFileError(f"{path.name!r} is not a file", "give the model file itself")
         try:
-            sha256 = memory.sha256(path)
+            sha256 = digest_of_model(weights, memory.sha256)
+            settings = {file.name: memory.sha256(file) for file in beside(weights)}
         except OSError as error:
             raise ModelFileError(f"cannot read {path.name!r}: {error.strerror}", "check its permissions") from None
         identity: dict[str, Any] = {
@@ -160,6 +175,7 @@ def load_subject(
             "num_classes": job.num_classes,
             "channels_in": job.channels_in,
             "code": digest_of_code(job.arch, job.pythonpath),
+            **({"beside": {**settings, **versions_of(("transformers",))}} if settings else {}),
         }
     else:
         if not hasattr(model, "named_modules"):

@@ -1,13 +1,10 @@
-"""Names of classes, and which class an image truly shows."""
+"""Which class an image truly shows."""
 
 from __future__ import annotations
 
-import ast
-import codecs
 import csv
 import importlib.util
 import io
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -15,14 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from reportgen.errors import LabelsError
-from reportgen.subject.digests import open_regular
 from reportgen.subject.images import shown
+from reportgen.subject.labels import number_of, text_of
 
 _WORDNET_ID = re.compile(r"n\d{8}")
-_SYNSET_LINE = re.compile(r"n\d{8}\s+(?=\S)")
 _NAMED = 3
 """So many examples are named in a message."""
 
@@ -55,88 +50,6 @@ class FolderTruth:
     truth: dict[str, Truth]
     words: str | None = None
     unmatched: tuple[str, ...] = ()
-
-
-def read_labels(file: Path) -> tuple[str, ...]:
-    """Class names in the order of their numbers.
-
-    One name a line, a JSON list, or a JSON object (or Python's way of writing it) of numbers to names or names to
-    numbers. The lines of ImageNet's synset list (``n01440764 tench, Tinca tinca``) lose their identifier.
-
-    Raises:
-        LabelsError: if it cannot be read, or does not number the classes from 0 without a gap.
-    """
-    name = shown(file.name)
-    text = _text(file, "--labels")
-    if text.lstrip()[:1] in ("[", "{"):
-        labels = _from_json(text, name)
-    else:
-        lines = re.split(r"\r\n|\n|\r", text.rstrip())
-        labels = [_SYNSET_LINE.sub("", line.strip(), count=1) for line in lines]
-    clean = tuple(shown(" ".join(label.split())) for label in labels)
-    if not any(clean):
-        raise LabelsError(f"there is no label in {name!r}", "write one class name a line")
-    if "" in clean:
-        # leaving it out would give every later class another number
-        empty = clean.index("")
-        raise LabelsError(f"label {empty} of {name!r} is empty", "give every class a name, without empty lines")
-    return clean
-
-
-def _text(file: Path, option: str) -> str:
-    name = shown(file.name)
-    try:
-        with open_regular(file) as opened:
-            data = opened.read()
-    except OSError as error:
-        raise LabelsError(f"cannot read {name!r}: {error.strerror}", f"check the path of {option}") from None
-    # what Excel calls Unicode text begins like this
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise LabelsError(f"{name!r} is not UTF-8 text", "save it as UTF-8") from None
-
-
-def _from_json(text: str, name: str) -> list[str]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            raise LabelsError(f"{name!r} is not JSON: {error}", "mend it, or write one name a line") from None
-    if isinstance(value, list):
-        return [_word(item, name) for item in value]
-    if not isinstance(value, dict):
-        raise LabelsError(f"{name!r} holds neither a list nor an object", "write one name a line")
-    keys = [_number(str(key)) for key in value]
-    if value and all(type(item) is int for item in value.values()) and None in keys:
-        numbered = [(int(item), str(key)) for key, item in value.items()]
-    elif None not in keys:
-        pairs = zip(keys, value.values(), strict=True)
-        numbered = [(number, _word(item, name)) for number, item in pairs if number is not None]
-    else:
-        raise LabelsError(f"{name!r} gives no class numbers", 'write {"0": "first", "1": "second"}')
-    numbered.sort()
-    if [number for number, _word in numbered] != list(range(len(numbered))):
-        raise LabelsError(f"{name!r} does not number the classes from 0 without a gap", "number them 0, 1, 2, …")
-    return [word for _number, word in numbered]
-
-
-def _word(item: Any, name: str) -> str:
-    # ["n01440764", "tench"] is how Keras writes a class
-    if isinstance(item, list | tuple) and item:
-        item = item[-1]
-    if not isinstance(item, str | int | float) or isinstance(item, bool):
-        raise LabelsError(f"{name!r} holds something that is no name: {json.dumps(item, default=str)[:40]}", "use text")
-    return str(item)
-
-
-def _number(words: str) -> int | None:
-    """A class number in decimal digits; tables that had gaps write 3 as ``3.0``."""
-    digits = re.fullmatch(r"(\d{1,9})(?:\.0)?", words.strip(), re.ASCII)
-    return int(digits[1]) if digits else None
 
 
 def _plain(words: str) -> str:
@@ -196,7 +109,7 @@ def _about(unmatched: Collection[str]) -> str | None:
 def _meaning(folders: Collection[str], classes: Sequence[str]) -> dict[str, int]:
     """Class number of every folder that is called like one class."""
     known = _by_name(classes)
-    if all(_number(label) == index for index, label in enumerate(classes)):
+    if all(number_of(label) == index for index, label in enumerate(classes)):
         known = {}  # nobody named these classes: see `_numbers`
     found = {folder: known[name] for folder in folders if (name := _plain(folder)) in known}
     identifiers = {folder for folder in folders if folder not in found and _WORDNET_ID.fullmatch(folder)}
@@ -205,7 +118,7 @@ def _meaning(folders: Collection[str], classes: Sequence[str]) -> dict[str, int]
 
 def _numbers(folders: Collection[str], classes: int) -> dict[str, int]:
     """Class numbers of folders that are all called by one."""
-    numbers = {folder: _number(folder) if folder.isdecimal() else None for folder in folders}
+    numbers = {folder: number_of(folder) if folder.isdecimal() else None for folder in folders}
     if any(number is None or number >= classes for number in numbers.values()):
         return {}
     return {folder: number for folder, number in numbers.items() if number is not None}
@@ -261,7 +174,7 @@ def truth_from_csv(
             their lines.
     """
     name = shown(file.name)
-    rows = _rows(_text(file, "--truth"), name)
+    rows = _rows(text_of(file, "--truth"), name)
     known = _by_name(classes or ())
     find = _finder([*images, *(others or ())])
     used = set(images)
@@ -271,7 +184,7 @@ def truth_from_csv(
         if not row["label"]:
             continue
         index = known.get(_plain(row["label"]))
-        if index is None and (number := _number(row["label"])) is not None and number < len(classes or ()):
+        if index is None and (number := number_of(row["label"])) is not None and number < len(classes or ()):
             index = number
         image = find(row["image"])
         if index is None:

@@ -85,10 +85,7 @@ def chosen(job: Job) -> tuple[Technique, ...]:
     """
     known = registry()
     for name in (*job.only, *job.skip, *job.techniques):
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else "reportgen techniques lists them"
-            raise UsageError(f"there is no technique {name!r}", remedy)
+        _known(name)
     names = [name for name in known if (not job.only or name in job.only) and name not in job.skip]
     if reproducible():
         names = [name for name in names if name in job.only or not known[name].measures_machine]
@@ -112,6 +109,20 @@ def check_limits(job: Job) -> None:
             raise UsageError(f"[findings] {name!r} is no rule with a threshold", remedy)
 
 
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raises UsageError if there is no such technique, or it does not take these options."""
+    _given(_known(name), options, {})
+
+
+def _known(name: str) -> type[Technique]:
+    known = registry()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else "reportgen techniques lists them"
+        raise UsageError(f"there is no technique {name!r}", remedy)
+    return known[name]
+
+
 def _built(cls: type[Technique], job: Job) -> Technique:
     own = {field.name: field for field in fields(cls)}
     preset = job.preset_values
@@ -125,7 +136,13 @@ def _built(cls: type[Technique], job: Job) -> Technique:
             options[name] = general
     if "seed" in own:
         options["seed"] = job.seed
-    given = job.techniques.get(cls.name, {})
+    return _given(cls, job.techniques.get(cls.name, {}), options)
+
+
+def _given(cls: type[Technique], given: Mapping[str, Any], usual: Mapping[str, Any]) -> Technique:
+    """The technique with the options that the user gave, over those that are usual. Raises UsageError."""
+    own = {field.name: field for field in fields(cls)}
+    options = dict(usual)
     for field, value in given.items():
         if field not in own:
             close = difflib.get_close_matches(field, own, n=1)

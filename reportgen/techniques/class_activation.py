@@ -17,11 +17,18 @@ from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.contrast import contrast
 from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
-from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Case, Evidence, NoMaps, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+NO_ATTENTION = _("attention rollout needs attention among patches; in this model none is seen")
+WINDOWS = _(
+    "attention rollout needs blocks in which all tokens attend to all others; here attention keeps to windows, or "
+    "tokens are merged or others on the way, so that the weights of blocks cannot be multiplied"
+)
 
 
 def _precise(values: Tensor) -> Tensor:
@@ -96,7 +103,8 @@ MOST_COLUMNS = 5
 MOST_ROWS = 6
 """What fits a page."""
 
-METHODS = ("cam", *GRADIENT_METHODS)
+ROLLOUT = "rollout"
+METHODS = ("cam", *GRADIENT_METHODS, ROLLOUT)
 TITLES: Mapping[str, str] = {
     "cam": "CAM",
     "grad_cam": "Grad-CAM",
@@ -104,26 +112,34 @@ TITLES: Mapping[str, str] = {
     "layer_cam": "LayerCAM",
     "hires_cam": "HiResCAM",
     "xgrad_cam": "XGrad-CAM",
+    ROLLOUT: "Attention rollout",
 }
+ALL_BLOCKS = ""
+"""Stands for a layer where attention rollout does: it is of all blocks together."""
 
 
 @dataclass(frozen=True)
 class ClassActivation(Technique):
-    """Class activation maps by six methods.
+    """Class activation maps by six methods, and attention rollout.
 
     A is the output of a layer read as maps, S_c the score of class c before softmax or sigmoid, G = ∂S_c/∂A. Stored for
     each image: ``<method>/<layer>/<c>`` (h,w), not normalised; all are zero or greater except ``cam``, which is signed.
     ``cam`` is Σ_k W_ck A_k (Zhou et al. 2016) and exists only where global average pooling and one linear layer follow
     the layer; there the Grad-CAM of that layer equals ReLU(CAM) / (h·w), which `results` checks.
 
+    ``rollout`` (h,w), without layer and class, is Σ_i R_ij / n over the n tokens i that the scores read, for the
+    patches j, R = Ã_L ··· Ã_1, Ã = (W + I) / 2, W the attention of a block as a mean over heads (Abnar and Zuidema
+    2020). It exists where every block lets all tokens attend to all others.
+
     Attributes:
-        methods: of ``cam``, ``grad_cam``, ``grad_cam_pp``, ``layer_cam``, ``hires_cam``, ``xgrad_cam``.
+        methods: of ``cam``, ``grad_cam``, ``grad_cam_pp``, ``layer_cam``, ``hires_cam``, ``xgrad_cam``, ``rollout``.
     """
 
     name: ClassVar[str] = "class_activation"
     title: ClassVar[Message] = _("Class activation maps")
     summary: ClassVar[str] = (
-        "which regions speak for a class, by CAM, Grad-CAM, Grad-CAM++, LayerCAM, HiResCAM, XGrad-CAM"
+        "which regions speak for a class, by CAM, Grad-CAM, Grad-CAM++, LayerCAM, HiResCAM, XGrad-CAM; where attention "
+        "comes from, by rollout"
     )
     scope: ClassVar[Scope] = "exhibit"
     version: ClassVar[int] = 1
@@ -160,6 +176,14 @@ class ClassActivation(Technique):
             "British Machine Vision Conference (BMVC)",
             2020,
         ),
+        Reference(
+            "abnar2020",
+            "S. Abnar, W. Zuidema",
+            "Quantifying Attention Flow in Transformers",
+            "Annual Meeting of the Association for Computational Linguistics (ACL), 4190–4197",
+            2020,
+            "10.18653/v1/2020.acl-main.385",
+        ),
     )
     results_schema = {
         "type": "object",
@@ -171,9 +195,20 @@ class ClassActivation(Technique):
                     "layer": {"type": "string"},
                     "largest_difference": {"type": "number"},
                     "n": {"type": "integer"},
+                    "scale": {"type": "number"},
                 },
             },
             "cam_omitted": {"type": ["string", "null"]},
+            "rollout": {
+                "type": ["object", "null"],
+                "properties": {
+                    "blocks": {"type": "integer"},
+                    "tokens": {"type": "integer"},
+                    "prefix": {"type": "integer"},
+                    "read": {"type": "integer"},
+                },
+            },
+            "rollout_omitted": {"type": ["string", "null"]},
             "maps": {"type": "integer"},
             "zero_maps": {"type": "integer"},
             "zero": {
@@ -193,23 +228,36 @@ class ClassActivation(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
-        if not self._pairs(resolution):
+            raise NoMaps(resolution)
+        pairs = self._pairs(resolution)
+        if not pairs and self.methods == (ROLLOUT,):
+            raise NotApplicable(WINDOWS if resolution.attends else NO_ATTENTION)
+        if not pairs:
             raise NotApplicable(
                 _("CAM needs global average pooling and one linear layer behind a chosen layer; this model has none")
             )
-        return (Forward(taps=self.layers), Backward(wrt=self.layers))
+        attention = (ROLLOUT, ALL_BLOCKS) in pairs
+        if pairs == [(ROLLOUT, ALL_BLOCKS)]:
+            return (Forward(attention=True),)
+        return (Forward(taps=self.layers, attention=attention), Backward(wrt=self.layers))
 
     def _pairs(self, resolution: Resolution) -> list[tuple[str, str]]:
         """(method, layer) of every map, in reading order."""
         head = resolution.head.layer if resolution.head else None
-        return [(m, layer) for m in self.methods for layer in self.layers if m != "cam" or layer == head]
+        rollout = ROLLOUT in self.methods and resolution.attention is not None
+        return [
+            (m, layer) for m in self.methods if m != ROLLOUT for layer in self.layers if m != "cam" or layer == head
+        ] + ([(ROLLOUT, ALL_BLOCKS)] if rollout else [])
 
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         computed: dict[str, Tensor] = {}
+        if any(isinstance(need, Forward) and need.attention for need in probe.needs):
+            computed[ROLLOUT] = probe.rollout()
+        if not any(isinstance(need, Backward) for need in probe.needs):
+            return computed
         for layer in self.layers:
             activation = probe.activation(layer)
-            methods = [name for name in self.methods if name != "cam"]
+            methods = [name for name in self.methods if name in GRADIENT_METHODS]
             for target in probe.targets:
                 for name, maps in _maps(activation, probe.gradient(target, layer), methods).items():
                     computed[f"{name}/{layer}/{target}"] = maps
@@ -220,7 +268,7 @@ class ClassActivation(Technique):
         return computed
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
-        pairs = self._pairs(evidence.resolution)
+        pairs = [pair for pair in self._pairs(evidence.resolution) if pair[0] != ROLLOUT]
         maps = 0
         zero: dict[str, list[str]] = {f"{m}/{layer}": [] for m, layer in pairs}
         differences: list[float] = []
@@ -233,7 +281,12 @@ class ClassActivation(Technique):
                 differences += self._difference(evidence.resolution, arrays, target)
         head = evidence.resolution.head
         identity = (
-            {"layer": head.layer, "largest_difference": max(differences), "n": len(differences)}
+            {
+                "layer": head.layer,
+                "largest_difference": max(differences),
+                "n": len(differences),
+                "scale": head.scale,
+            }
             if head and differences
             else None
         )
@@ -245,12 +298,28 @@ class ClassActivation(Technique):
                 else "no layer is followed by global average pooling and one linear layer alone"
             )
         return {
-            "methods": [m for m in self.methods if any(m == method for method, _layer in pairs)],
+            "methods": [m for m in self.methods if any(m == one for one, _layer in self._pairs(evidence.resolution))],
             "identity": identity,
             "cam_omitted": omitted,
+            **self._rolled_out(evidence.resolution),
             "maps": maps,
             "zero_maps": sum(len(names) for names in zero.values()),
             "zero": {pair: names for pair, names in zero.items() if names},
+        }
+
+    def _rolled_out(self, resolution: Resolution) -> dict[str, Any]:
+        """What attention rollout went over, and why it is left out where it is."""
+        known = resolution.attention if ROLLOUT in self.methods else None
+        about = known and {
+            "blocks": known.calls - known.pooled,
+            "tokens": known.tokens,
+            "prefix": known.prefix,
+            "read": 1 if known.pooled else len(known.read),
+        }
+        left_out = ROLLOUT in self.methods and known is None
+        return {
+            "rollout": about,
+            "rollout_omitted": str(WINDOWS if resolution.attends else NO_ATTENTION) if left_out else None,
         }
 
     def _difference(self, resolution: Resolution, arrays: Mapping[str, Array], target: int) -> list[float]:
@@ -295,10 +364,13 @@ class ClassActivation(Technique):
         yield from self._overview(evidence)
         for case, arrays in evidence.each():
             for target in case.targets:
-                for start in range(0, len(self.layers), MOST_COLUMNS):
-                    yield self._figure(evidence, case, target, arrays, self.layers[start : start + MOST_COLUMNS])
+                columns = self._columns(evidence.resolution, rollout=target == case.targets[0])
+                for start in range(0, len(columns), MOST_COLUMNS):
+                    yield self._figure(evidence, case, target, arrays, columns[start : start + MOST_COLUMNS])
             method, layers = self._foremost(evidence.resolution)
-            if contrasted := contrast(self.name, method, TITLES[method], evidence, case, arrays, layers):
+            if method != ROLLOUT and (
+                contrasted := contrast(self.name, method, TITLES[method], evidence, case, arrays, layers)
+            ):
                 yield contrasted
 
     def _overview(self, evidence: Evidence) -> Iterator[Figure]:
@@ -326,6 +398,11 @@ class ClassActivation(Technique):
                 ),
                 colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
             )
+
+    def _columns(self, resolution: Resolution, *, rollout: bool) -> list[str]:
+        """Layers of the figures of one class; attention rollout, which has none, stands with the first class only."""
+        pairs = [layer for method, layer in self._pairs(resolution) if rollout or method != ROLLOUT]
+        return sorted(set(pairs), key=lambda layer: (*self.layers, ALL_BLOCKS).index(layer))
 
     def _foremost(self, resolution: Resolution) -> tuple[str, list[str]]:
         """The method that stands for all where one is shown, and its layers."""
@@ -380,6 +457,10 @@ class ClassActivation(Technique):
         )
 
     def _heading(self, resolution: Resolution, layer: str) -> Message:
+        if layer == ALL_BLOCKS:
+            assert resolution.attention is not None
+            height, width = resolution.attention.grid
+            return _("all blocks · {height}×{width}", height=height, width=width)
         height, width = resolution.layer(layer).resolution
         return _("{layer} · {height}×{width}", layer=layer, height=height, width=width)
 
@@ -393,10 +474,13 @@ class ClassActivation(Technique):
         arrays: Mapping[str, Array],
         label: Message | None = None,
     ) -> Panel:
-        values = arrays[f"{method}/{layer}/{target}"]
+        values = arrays[ROLLOUT if method == ROLLOUT else f"{method}/{layer}/{target}"]
         high = float(values.max())
         shown = verbatim(f"{high:.2g}") if high > 0 else _("no positive value")
         overlay = evidence.overlay(case, values, low=0.0, high=max(high, 0.0))
+        if method == ROLLOUT:
+            alt = _("Attention rollout over all blocks, for no class, maximum {high}", high=shown)
+            return Panel(overlay, shown if label is None else label, alt, ROLLOUT)
         alt = _(
             "{method} at {layer} for {label}, maximum {high}",
             method=TITLES[method],

@@ -36,7 +36,7 @@ from reportgen.findings import Finding, FindingRule, Limits
 from reportgen.language import translator
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.text import Message
+from reportgen.text import Message, _
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,14 @@ class NotApplicable(Exception):
     def __init__(self, reason: Message) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+class NoMaps(NotApplicable):
+    """No layer of the model can be looked at as maps."""
+
+    def __init__(self, resolution: Resolution) -> None:
+        scripted = _("the layers of a scripted model cannot be looked at")
+        super().__init__(_("no layer of this model gives spatial maps") if resolution.tappable else scripted)
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,9 @@ class Probe(Protocol):
         """(n, C, h, w) derivative of the score of `target` with respect to `activation(layer)`; of the input: (n, C,
         H, W).
         """
+
+    def rollout(self) -> Tensor:
+        """(n, h, w) attention of all blocks multiplied up, for the tokens that the scores read."""
 
     def projection(self, request: Backward) -> Projection:
         """The units that `request` asks for, of the one image at hand."""

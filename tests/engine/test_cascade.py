@@ -25,7 +25,6 @@ def resolved(model: nn.Module, side: int) -> Resolution:
         facts={"architecture": "own"},
         pipeline=pipeline,
         labels=(),
-        labels_given=False,
         output_kind="logits",
         device="cpu",
         batch_size=2,

@@ -23,6 +23,7 @@ from torch import nn
 
 from reportgen.errors import ModelFileError, ReportgenError, UnsafeModelError
 from reportgen.subject import modules
+from reportgen.subject.containers import open_container
 from reportgen.subject.contents import read_contents
 from reportgen.subject.model_file import open_model
 from tests.networks import lively
@@ -105,7 +106,6 @@ CALLS = {
     "in Lightning's hyper-parameters": (
         b"}" + text("hyper_parameters") + b"}" + text("activation") + name("os", "system") + b"ss."
     ),
-    "in Lightning's class": b"}" + text("hparams_type") + name("pytorch_lightning", "run") + TOUCH + b"\x85Rs.",
 }
 
 
@@ -123,6 +123,18 @@ def test_no_call_is_made(call: str, form: str, tmp_path: Path) -> None:
         read_contents(path, "m.pt")
     assert len(str(caught.value).splitlines()) == 2
     assert "--trust-model" in str(caught.value)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_other_packages_name_is_not_called_either(form: str, tmp_path: Path) -> None:
+    """A checkpoint may name what nobody here has: an inert stand-in takes its place, and it is told."""
+    mark = tmp_path / "done"
+    called = b"}" + text("hparams_type") + name("pytorch_lightning", "run") + TOUCH + b"\x85Rs."
+    path = FORMS[form](tmp_path / "m.pt", marked(called, mark))
+    assert open_container(path, "m.pt").foreign == ("pytorch_lightning.run",)
+    with pytest.raises(ModelFileError, match="there are no weights"):
+        read_contents(path, "m.pt")
     assert not mark.exists()
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from reportgen.errors import LabelsError
 from reportgen.subject import truth
-from reportgen.subject.truth import Truth, read_labels, truth_from_csv, truth_from_folders
+from reportgen.subject.labels import read_labels
+from reportgen.subject.truth import Truth, truth_from_csv, truth_from_folders
 
 CLASSES = ("tench, Tinca tinca", "great white shark", "hen", "crane, bird", "crane, machine", "moped")
 
@@ -43,10 +44,36 @@ def labels(tmp_path: Path, data: str | bytes) -> tuple[str, ...]:
         '{"0": ["n1", "cat"], "1": ["n2", "dog"], "2": ["n3", "bird"]}',
         "{0: 'cat',\n 1: 'dog',\n 2: 'bird'}",
         "n00000001 cat\nn00000002 dog\nn00000003 bird\n",
+        "0,cat\n1,dog\n2,bird\n",
+        "index,name\r\n2,bird\r\n0,cat\r\n1,dog\r\n",
+        "name;class_id\ncat;0\ndog;1\nbird;2",
+        "0\tn00000001\tcat\n1\tn00000002\tdog\n2\tn00000003\tbird",
+        '0,"cat"\n1,"dog"\n2,"bird"',
+        "0 cat\n1 dog\n2 bird\n",
+        "0: cat\n1: dog\n2: bird\n",
+        '{"model_type": "vit", "id2label": {"0": "cat", "1": "dog", "2": "bird"}}',
     ],
 )
 def test_labels_however_they_are_written(tmp_path: Path, data: str | bytes) -> None:
     assert labels(tmp_path, data) == ("cat", "dog", "bird")
+
+
+def test_labels_in_tables(tmp_path: Path) -> None:
+    def table(data: str) -> tuple[str, ...]:
+        (tmp_path / "labels.csv").write_text(data)
+        return read_labels(tmp_path / "labels.csv")
+
+    assert table('index,name\n0,"tench, Tinca tinca"\n1,"a ""b"""\n') == ("tench, Tinca tinca", 'a "b"')
+    assert table("label\ncat\ndog\n") == ("cat", "dog")
+    assert table("cat\ndog\n") == ("cat", "dog")
+    with pytest.raises(LabelsError, match=r"'labels\.csv' does not number the classes from 0"):
+        table("1,cat\n2,dog\n")
+
+
+def test_numbers_that_belong_to_names(tmp_path: Path) -> None:
+    assert labels(tmp_path, "101 dalmatians\n7 samurai") == ("101 dalmatians", "7 samurai")
+    assert labels(tmp_path, "7\n8\n9") == ("7", "8", "9")
+    assert labels(tmp_path, "label\nname") == ("label", "name")
 
 
 def test_labels_keep_what_belongs_to_them(tmp_path: Path) -> None:

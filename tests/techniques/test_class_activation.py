@@ -16,7 +16,7 @@ from reportgen.engine.probe import EngineProbe
 from reportgen.engine.requests import Backward, Forward
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.resolve import resolve
-from reportgen.techniques.class_activation import METHODS, ClassActivation
+from reportgen.techniques.class_activation import GRADIENT_METHODS, ClassActivation
 from tests.networks import lively, noise
 
 NETWORKS = (
@@ -66,7 +66,7 @@ def computed(model: nn.Module, x: Tensor, classes: Sequence[int]) -> tuple[Resol
 def formulas(activation: np.ndarray, gradient: np.ndarray) -> dict[str, np.ndarray]:
     """The methods written out from the papers, one image, in float64, channel by channel."""
     a, g = activation.astype(np.float64), gradient.astype(np.float64)
-    maps = {name: np.zeros(a.shape[1:]) for name in METHODS if name != "cam"}
+    maps = {name: np.zeros(a.shape[1:]) for name in GRADIENT_METHODS}
     for k in range(len(a)):
         maps["grad_cam"] += g[k].mean() * a[k]
         maps["layer_cam"] += np.maximum(g[k], 0) * a[k]
