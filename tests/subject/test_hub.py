@@ -178,6 +178,15 @@ def test_folders_of_transformers(name: str, tmp_path: Path) -> None:
         assert agree(model, found, noise(2, 32))
 
 
+def test_a_model_of_timm_within_transformers(tmp_path: Path) -> None:
+    config = transformers.TimmWrapperConfig(architecture="resnet10t", do_pooling=True, num_labels=3)
+    model = enlivened(transformers.TimmWrapperForImageClassification(config), size=64)
+    model.save_pretrained(tmp_path)
+    found, facts = opened(tmp_path)
+    assert (facts.architecture, facts.how, facts.num_classes) == ("timm:resnet10t", "checkpoint", 3)
+    assert agree(model, found, noise(1, 64))
+
+
 def test_shards_of_transformers(tmp_path: Path) -> None:
     model = tiny("ViT", **NAMES)
     model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
