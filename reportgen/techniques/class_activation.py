@@ -17,7 +17,7 @@ from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.contrast import contrast
 from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
-from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Case, Evidence, NoMaps, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class ClassActivation(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         pairs = self._pairs(resolution)
         if not pairs and self.methods == (ROLLOUT,):
             raise NotApplicable(WINDOWS if resolution.attends else NO_ATTENTION)

@@ -25,13 +25,15 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from PIL import Image
 
+from reportgen.configuration import read_toml
 from reportgen.errors import ReportgenError
-from reportgen.job import Job, read_toml
+from reportgen.job import Job
 from reportgen.report.notes import notes_html
 from reportgen.subject.contents import read_contents
 from reportgen.subject.decoding import ImageError, decode_file
 from reportgen.subject.images import find_images
-from reportgen.subject.truth import read_labels, truth_from_csv
+from reportgen.subject.labels import read_labels
+from reportgen.subject.truth import truth_from_csv
 from reportgen.text import line, shown
 
 

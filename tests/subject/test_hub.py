@@ -20,7 +20,8 @@ import reportgen
 from reportgen.cli import main
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError
 from reportgen.subject.hub import beside, settings_of, weights_of
-from reportgen.subject.model_file import ModelFacts, inspect_file, open_model
+from reportgen.inspection import inspect_file
+from reportgen.subject.model_file import ModelFacts, open_model
 from reportgen.subject.preprocessing import resolve_pipeline
 from tests.networks import enlivened, lively, noise
 
@@ -223,7 +224,7 @@ def test_models_for_something_else_are_named(tmp_path: Path) -> None:
     for told in (lambda: opened(tmp_path / "m"), lambda: opened(tmp_path / "m" / "model.safetensors")):
         with pytest.raises(ModelFileError, match="is a GPT2LMHeadModel of transformers, not an image classifier"):
             told()
-    assert "GPT2LMHeadModel" in inspect_file(tmp_path / "m", sha256="")["error"]
+    assert "GPT2LMHeadModel" in inspect_file(tmp_path / "m")["error"]
 
 
 @pytest.mark.parametrize(
