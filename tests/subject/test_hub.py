@@ -19,8 +19,8 @@ from torch import nn
 import reportgen
 from reportgen.cli import main
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError
-from reportgen.subject.hub import beside, settings_of, weights_of
 from reportgen.inspection import inspect_file
+from reportgen.subject.hub import beside, settings_of, weights_of
 from reportgen.subject.model_file import ModelFacts, open_model
 from reportgen.subject.preprocessing import resolve_pipeline
 from tests.networks import enlivened, lively, noise
