@@ -81,6 +81,8 @@ def test_a_folder_of_timm_says_what_the_weights_do_not(tmp_path: Path) -> None:
         assert facts.published.stated
         assert facts.published.input_size == (3, 224, 224)
         assert agree(model, found, noise(1, 96))
+    _found, facts = opened(folder, arch="timm:tf_efficientnet_lite0")  # the user's word goes first, names stay
+    assert (facts.architecture, facts.how, facts.labels) == ("timm:tf_efficientnet_lite0", "given", ("a", "b", "c"))
     (folder / "config.json").unlink()
     with pytest.raises(ArchitectureError, match="compute different things"):
         opened(folder)
