@@ -164,6 +164,9 @@ class _Recorder:
         if tensor is None or tensor.dim() < 2 or tensor.shape[0] != IMAGES or not tensor.is_floating_point():
             self.shapes.pop(name, None)
             return
+        if torch.equal(tensor[0], tensor[1]) and bool(tensor.any()):  # places encoded, the same for each image
+            self.shapes.pop(name, None)
+            return
         self.shapes[name] = tuple(tensor.shape[1:])
         self.pooled.pop(name, None)
         if tensor.dim() == 4:
@@ -214,7 +217,7 @@ def _discover(module: nn.Module, sample: Tensor, kind: str, graph: bool) -> tupl
     kind = detect_kind(output.detach(), nonlinearity) if kind == "auto" else kind
     scores = scores_of(output, kind, nonlinearity)
     layers = [_layer(name, part, recorder, size) for name, part in module.named_modules() if name]
-    layers = _mark_bypassed(layers, recorder.one_of_several, scores)
+    layers = _mark_bypassed(_without_false_maps(layers), recorder.one_of_several, scores)
     gradients = _gradients_of_tokens(layers, recorder.outputs, scores)
     layers = _mark_unexplaining(layers, gradients)
     attention = read_attention(attentions.shapes, layers, lambda name: _strength(gradients.get(name)), IMAGES)
@@ -280,6 +283,20 @@ def _gradients_of_tokens(
     weights = torch.linspace(-1, 1, scores.numel(), device=scores.device).reshape(scores.shape)
     found = torch.autograd.grad((scores * weights).sum(), [outputs[name] for name in asked], allow_unused=True)
     return dict(zip(asked, found, strict=True))
+
+
+def _without_false_maps(layers: list[Layer]) -> list[Layer]:
+    """The layers, read as maps no more where rows and columns are tokens (weights of attention), or where tokens are
+    no longer in the order of their places (Hiera).
+    """
+    counts = {layer.output[0] for layer in layers if layer.layout == "tokens"}
+    shuffled = min((layer.order for layer in layers if layer.type == "Unroll" and layer.order >= 0), default=None)
+
+    def false(layer: Layer) -> bool:
+        square = layer.layout == "channels-first" and layer.output[1] == layer.output[2] in counts
+        return square or (layer.layout == "tokens" and shuffled is not None and layer.order >= shuffled)
+
+    return [replace(layer, layout="none", shape=(), prefix=0) if false(layer) else layer for layer in layers]
 
 
 def _mark_bypassed(layers: list[Layer], tensors: dict[str, Tensor], scores: Tensor) -> list[Layer]:

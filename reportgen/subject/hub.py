@@ -56,7 +56,12 @@ def weights_of(path: Path) -> Path:
 
 
 def _weights_in(folder: Path) -> list[Path]:
-    files = (file for file in sorted(folder.iterdir()) if file.suffix in _SUFFIXES and file.is_file())
+    try:
+        files = [file for file in sorted(folder.iterdir()) if file.suffix in _SUFFIXES and file.is_file()]
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot read the folder {shown_name(folder)!r}: {error.strerror}", "check its permissions"
+        ) from None
     return [file for file in files if not _PART.fullmatch(file.name) and not file.name.startswith(_FOR_TRAINING)]
 
 

@@ -116,14 +116,15 @@ def open_model(
     shown = shown_name(path)
     path = weights_of(path)
     common = {"file": shown, "sha256": sha256, "size": sum(file.stat().st_size for file in files_of(path))}
-    settings = settings_of(path) if arch is None else None
-    if settings is not None and settings.of_transformers:
+    settings = settings_of(path)
+    by_transformers = arch is None and settings.of_transformers
+    if by_transformers:
         check_is_classifier(settings, shown)
     try:
         contents = read_contents(path, shown, weights)
-        if settings is not None and settings.of_transformers:
+        if by_transformers:
             return _from_transformers(contents, settings, shown, common)
-        if settings is not None and settings.of_timm:
+        if settings.of_timm:
             contents = replace(contents, own={**own_words(settings.own()), **contents.own})
         if arch is None:
             made = _as_saved(contents, shown, common, trust)

@@ -81,6 +81,8 @@ def test_a_folder_of_timm_says_what_the_weights_do_not(tmp_path: Path) -> None:
         assert facts.published.stated
         assert facts.published.input_size == (3, 224, 224)
         assert agree(model, found, noise(1, 96))
+    _found, facts = opened(folder, arch="timm:tf_efficientnet_lite0")  # the user's word goes first, names stay
+    assert (facts.architecture, facts.how, facts.labels) == ("timm:tf_efficientnet_lite0", "given", ("a", "b", "c"))
     (folder / "config.json").unlink()
     with pytest.raises(ArchitectureError, match="compute different things"):
         opened(folder)
@@ -177,6 +179,15 @@ def test_folders_of_transformers(name: str, tmp_path: Path) -> None:
         assert facts.safe
         assert not found.training
         assert agree(model, found, noise(2, 32))
+
+
+def test_a_model_of_timm_within_transformers(tmp_path: Path) -> None:
+    config = transformers.TimmWrapperConfig(architecture="resnet10t", do_pooling=True, num_labels=3)
+    model = enlivened(transformers.TimmWrapperForImageClassification(config), size=64)
+    model.save_pretrained(tmp_path)
+    found, facts = opened(tmp_path)
+    assert (facts.architecture, facts.how, facts.num_classes) == ("timm:resnet10t", "checkpoint", 3)
+    assert agree(model, found, noise(1, 64))
 
 
 def test_shards_of_transformers(tmp_path: Path) -> None:
