@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from PIL import Image
 
+from reportgen.configuration import read_toml
 from reportgen.errors import ReportgenError
-from reportgen.job import Job, read_toml
+from reportgen.job import Job
 from reportgen.report.notes import notes_html
 from reportgen.subject.contents import read_contents
 from reportgen.subject.decoding import ImageError, decode_file

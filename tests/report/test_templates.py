@@ -12,10 +12,11 @@ import pikepdf
 import pytest
 from PIL import Image
 
+from reportgen.configuration import read_toml
 from reportgen.errors import UsageError
 from reportgen.figures.contrast import DARK_PAGE, LEAST, contrast, lightened
 from reportgen.house import read_logo, style_of
-from reportgen.job import Job, read_toml
+from reportgen.job import Job
 from reportgen.report.document import ACCENT
 from reportgen.report.environment import template_folder
 from reportgen.report.html import render_html
