@@ -212,7 +212,12 @@ def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
             "Class activation",
             activation,
             cited,
-            {"identity": {"layer": "layer4", "n": 4, "largest_difference": 1e-7}, "cam_omitted": False},
+            {
+                "identity": {"layer": "layer4", "n": 4, "largest_difference": 1e-7, "scale": 0.5},
+                "cam_omitted": False,
+                "rollout": {"blocks": 12, "tokens": 198, "prefix": 2, "read": 2},
+                "rollout_omitted": None,
+            },
         ),
     )
 
