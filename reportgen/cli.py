@@ -298,12 +298,16 @@ def _inspect(given: list[str]) -> int:
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("-o", "--output", metavar="OUT.json", help="write it as JSON")
     parser.add_argument("--arch", metavar="NAME")
+    parser.add_argument("--arch-arg", metavar="K=V", action="append", default=[], help="repeatable")
+    parser.add_argument("--pythonpath", metavar="DIR", action="append", default=[], help="where own code lies")
     parser.add_argument("--trust-model", action="store_true")
     parser.add_argument("-v", "--verbose", action="store_true")
     flags = parser.parse_args(given)
     from reportgen.inspection import inspect, words
+    from reportgen.subject.subject import importable
 
-    found = inspect(Path(flags.model), arch=flags.arch, trust=flags.trust_model)
+    with importable([Path(folder) for folder in flags.pythonpath]):
+        found = inspect(Path(flags.model), arch=flags.arch, arch_args=flags.arch_arg, trust=flags.trust_model)
     if flags.output:
         from reportgen.report.facts import json_bytes
         from reportgen.report.output import write_atomically

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,14 @@ from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.store import Store
 from reportgen.subject.digests import sha256_of
+from reportgen.subject.hub import weights_of
+from reportgen.subject.sharded import digest_of_model
 from reportgen.subject.subject import Subject
 
 
-def inspect(path: Path, *, arch: str | None = None, trust: bool = False) -> dict[str, Any]:
+def inspect(
+    path: Path, *, arch: str | None = None, arch_args: Sequence[str] = (), trust: bool = False
+) -> dict[str, Any]:
     """Everything that can be said about a model file, as JSON values; with ``error`` and ``remedy`` where it cannot
     be opened.
 
@@ -23,13 +27,13 @@ def inspect(path: Path, *, arch: str | None = None, trust: bool = False) -> dict
     """
     from reportgen.subject.model_file import inspect_file
 
-    if not path.is_file():
+    if not path.exists():
         raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
-    sha256 = sha256_of(path)
-    found = dict(inspect_file(path, sha256=sha256, arch=arch, trust=trust))
+    sha256 = digest_of_model(weights_of(path), sha256_of)
+    job = Job.from_options({"arch": arch, "arch_arg": list(arch_args), "trust_model": trust})
+    found = dict(inspect_file(path, sha256=sha256, arch=arch, arch_args=job.arch_arg, trust=trust))
     if found.get("error"):
         return found
-    job = Job.from_options({"arch": arch, "trust_model": trust})
     subject = Subject(path, None, sha256, {"sha256": sha256}, (), (), 0, {})
     try:
         with Laboratory(subject, job, Store(None), 1) as laboratory:

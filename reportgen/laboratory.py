@@ -67,11 +67,11 @@ class Laboratory:
             interpolation=job.interpolation,
             mean=job.mean,
             std=job.std,
-            bgr=job.bgr,
+            bgr=job.bgr or bool(self._published and self._published.bgr),
             transform=job.transform,
         )
         if self._published is not None and self._published.stated:
-            pipeline = replace(pipeline, assumed=())
+            pipeline = replace(pipeline, assumed=self._published.assumed)
         return resolve(
             module,
             facts=facts,

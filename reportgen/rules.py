@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.colour import UNIFORM
@@ -141,6 +142,8 @@ def _about_file(subject: Subject, resolution: Resolution) -> list[Finding]:
                 ),
             )
         )
+    if file.get("replaced"):
+        found.append(_about_replaced(file))
     if file.get("safe") is False:
         found.append(
             Finding(
@@ -153,6 +156,36 @@ def _about_file(subject: Subject, resolution: Resolution) -> list[Finding]:
             )
         )
     return found
+
+
+def _about_replaced(file: Mapping[str, Any]) -> Finding:
+    """Classes of the file stand for code of its own, which nobody ran."""
+    names = list(file["replaced"])
+    guessed = file.get("how") != "class"
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    if guessed:
+        detail = _(
+            "The file holds a module of {names}. Its weights are those of {architecture}, which was taken in its "
+            "place; whatever else that code computes is not in this report. Give --trust-model to run it.",
+            names=shown,
+            architecture=file["architecture"],
+        )
+    else:
+        detail = _(
+            "In place of {names} stand layers of reportgen that compute the same from the file's weights. "
+            "Give --trust-model to run the originals.",
+            names=shown,
+        )
+    return Finding(
+        rule="model.replaced_classes",
+        about="model",
+        severity="warning" if guessed else "info",
+        subject=names[0],
+        title=_("The file's own code was not run"),
+        detail=detail,
+        value=len(names),
+        threshold=1,
+    )
 
 
 def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str]) -> list[Finding]:

@@ -49,7 +49,7 @@ SILENT = frozenset(
             "num_classes",
             "num_pooled_features",
         ),
-        *("head_hidden_size", "global_pool"),
+        *("feature_size", "head_hidden_size", "global_pool", "init_values"),
     )
 )
 

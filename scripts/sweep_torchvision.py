@@ -133,13 +133,13 @@ def built(name: str) -> Any:
     return torchvision.models.get_model(name, weights=None, num_classes=CLASSES)
 
 
-def photographs(folder: Path) -> None:
+def photographs(folder: Path, count: int = IMAGES) -> None:
     """Images of smooth noise."""
     import numpy as np
     from PIL import Image
 
     folder.mkdir()
-    for number in range(IMAGES):
+    for number in range(count):
         coarse = np.random.default_rng(number).integers(0, 256, (7, 7, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((320, 280), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
 

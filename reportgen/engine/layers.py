@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from reportgen.engine.attention import Attentions, read_attention
 from reportgen.engine.folding import Successions
-from reportgen.engine.nested import first_tensor
+from reportgen.engine.nested import exchanged, first_tensor, tensors_in
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, scores_of
 from reportgen.engine.resolution import Attention, Fold, Layer, Layout, PooledHead
 
@@ -47,6 +47,7 @@ class Discovery:
         random: random numbers were drawn in the forward.
         attention: where all tokens attend to all others from block to block.
         attends: attention of any kind was seen.
+        forwards: how often the model was run.
     """
 
     layers: tuple[Layer, ...]
@@ -58,6 +59,7 @@ class Discovery:
     random: bool
     attention: Attention | None
     attends: bool
+    forwards: int = 1
 
 
 def as_maps(output: Tensor, layer: Layer) -> Tensor:
@@ -119,6 +121,8 @@ class _Recorder:
     def __init__(self, module: nn.Module, successions: Successions) -> None:
         self._successions = successions
         self.outputs: dict[str, Tensor] = {}
+        self.one_of_several: dict[str, Tensor] = {}
+        self.several = False
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.order: dict[str, int] = {}
         self.calls: dict[str, int] = {}
@@ -131,9 +135,24 @@ class _Recorder:
             if not isinstance(part, torch.jit.ScriptModule):  # which takes no hooks
                 self._handles.append(part.register_forward_hook(self._see))
 
-    def _see(self, module: nn.Module, _args: object, output: object) -> None:
+    def _see(self, module: nn.Module, _args: object, output: object) -> object:
         with self._successions.unwatched():
             self._note(module, output)
+            return self._parted(self._names[module], output)
+
+    def _parted(self, name: str, output: object) -> object:
+        """The output with a copy of the tensor that stands for it where it holds others: what follows may have been
+        computed from that tensor before (a pooled one, say) and hang on the copy no more.
+        """
+        self.one_of_several.pop(name, None)
+        tensor = first_tensor(output)
+        if tensor is None or isinstance(output, Tensor) or sum(1 for _ in tensors_in(output)) < 2:
+            return None
+        self.several = True
+        if not tensor.requires_grad:
+            return None
+        self.one_of_several[name] = tensor.clone()
+        return exchanged(output, tensor, self.one_of_several[name])
 
     def _note(self, module: nn.Module, output: object) -> None:
         name = self._names[module]
@@ -160,24 +179,34 @@ class _Recorder:
 
 
 def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery:
-    """Run one forward of two images and note every layer; one backward too where tokens must be told apart.
+    """Run one forward of two images and note every layer; one backward too where tokens must be told apart, or where
+    a layer returns several tensors of which not all go on: the latter is seen in a forward without a graph, and the
+    next one has it.
 
     Args:
         module: in evaluation mode, parameters frozen.
         sample: (2, C, H, W), not constant.
         kind: the output kind if the user named it, else ``auto``.
     """
+    graph = _may_have_tokens(module)
+    seen, several = _discover(module, sample, kind, graph)
+    if graph or not several:
+        return seen
+    return replace(_discover(module, sample, kind, True)[0], forwards=2)
+
+
+def _discover(module: nn.Module, sample: Tensor, kind: str, graph: bool) -> tuple[Discovery, bool]:
+    """What one forward shows, and whether a layer returned several tensors."""
     size = (sample.shape[2], sample.shape[3])
     successions = Successions(module)
     recorder = _Recorder(module, successions)
-    tokens = _may_have_tokens(module)
     attentions = Attentions()
     try:
         chance = _state_of_chance(sample.device)
-        with torch.inference_mode(False), torch.set_grad_enabled(tokens), FinalNonlinearity() as nonlinearity:
+        with torch.inference_mode(False), torch.set_grad_enabled(graph), FinalNonlinearity() as nonlinearity:
             begin = perf_counter()
             with successions, attentions:
-                output = as_matrix(module(sample.clone().requires_grad_(tokens)), IMAGES)
+                output = as_matrix(module(sample.clone().requires_grad_(graph)), IMAGES)
             seconds = (perf_counter() - begin) / IMAGES
         random = chance != _state_of_chance(sample.device)
     finally:
@@ -185,11 +214,12 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
     kind = detect_kind(output.detach(), nonlinearity) if kind == "auto" else kind
     scores = scores_of(output, kind, nonlinearity)
     layers = [_layer(name, part, recorder, size) for name, part in module.named_modules() if name]
+    layers = _mark_bypassed(layers, recorder.one_of_several, scores)
     gradients = _gradients_of_tokens(layers, recorder.outputs, scores)
     layers = _mark_unexplaining(layers, gradients)
     attention = read_attention(attentions.shapes, layers, lambda name: _strength(gradients.get(name)), IMAGES)
     head = _pooled_head(module, layers, recorder.pooled, scores.detach(), output.shape[1])
-    return Discovery(
+    found = Discovery(
         layers=tuple(layers),
         outputs=output.shape[1],
         kind=kind,
@@ -200,6 +230,7 @@ def discover(module: nn.Module, sample: Tensor, kind: str = "auto") -> Discovery
         attention=attention,
         attends=bool(attentions.shapes),
     )
+    return found, recorder.several
 
 
 def _state_of_chance(device: torch.device) -> tuple[bytes, ...]:
@@ -251,6 +282,15 @@ def _gradients_of_tokens(
     return dict(zip(asked, found, strict=True))
 
 
+def _mark_bypassed(layers: list[Layer], tensors: dict[str, Tensor], scores: Tensor) -> list[Layer]:
+    """Mark the layers that hand on something else than the tensor that stands for them."""
+    if not tensors:
+        return layers
+    found = torch.autograd.grad(scores.sum(), list(tensors.values()), retain_graph=True, allow_unused=True)
+    unused = {name for name, gradient in zip(tensors, found, strict=True) if gradient is None}
+    return [replace(layer, explains=layer.explains and layer.name not in unused) for layer in layers]
+
+
 def _strength(gradient: Tensor | None) -> Tensor | None:
     """(tokens,) of a derivative by tokens."""
     return None if gradient is None else gradient.abs().sum(dim=(0, 2))
@@ -268,7 +308,7 @@ def _mark_unexplaining(layers: list[Layer], gradients: dict[str, Tensor | None])
     }
     if len(blind) == len(asked):  # a head that is zero depends on nothing and tells nothing
         return layers
-    return [replace(layer, explains=layer.name not in blind) for layer in layers]
+    return [replace(layer, explains=layer.explains and layer.name not in blind) for layer in layers]
 
 
 def _pooled_head(
@@ -286,7 +326,7 @@ def _pooled_head(
     for name, weight, bias in reversed(linears):
         for layer in candidates:
             means = pooled[layer.name]
-            if layer.layout != "channels-first" or means.shape[1] != weight.shape[1] or max(layer.resolution) == 1:
+            if layer.layout != "channels-first" or means.shape[1] != weight.shape[1] or not _usable(layer):
                 continue
             expected = means.to(weight.dtype) @ weight.T + (bias if bias is not None else 0)
             if outputs == 1:

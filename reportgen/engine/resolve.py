@@ -54,6 +54,8 @@ def resolve(
         counts.forward_samples += IMAGES
         try:
             seen = discover(ready, sample, output_kind)
+            counts.forward_batches += seen.forwards - 1
+            counts.forward_samples += (seen.forwards - 1) * IMAGES
         except ReportgenError:
             raise
         except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,9 @@ class Published:
         std: per channel.
         classes: of their head.
         source: name of the weights.
-        stated: the file itself says so; nothing is assumed then.
+        stated: the file itself says so; nothing is assumed then but what `assumed` names.
+        bgr: channels are handed over as blue, green, red.
+        assumed: names of the fields of the pipeline that cannot be done as stated.
     """
 
     input_size: tuple[int, int, int]
@@ -49,6 +52,8 @@ class Published:
     classes: int
     source: str
     stated: bool = False
+    bgr: bool = False
+    assumed: tuple[str, ...] = ()
 
 
 @cache
@@ -224,9 +229,14 @@ def _own(name: str, given: dict[str, Any]) -> nn.Module:
 
 
 def _literal(value: Any) -> Any:
-    """``--arch-arg`` values: numbers, true, false and none are themselves, everything else is words."""
+    """``--arch-arg`` values: numbers, true, false, none and lists are themselves, everything else is words."""
     if not isinstance(value, str):
         return value
+    if value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
     constants = {"true": True, "false": False, "none": None}
     if value.lower() in constants:
         return constants[value.lower()]
@@ -302,7 +312,12 @@ def _from_cfg(cfg: Mapping[str, Any], source: str, *, stated: bool = False) -> P
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    possible = (
+    return facts if possible(facts) else None
+
+
+def possible(facts: Published) -> bool:
+    """Whether a network can expect that: a file may state anything."""
+    return (
         min(facts.input_size) > 0
         and max(facts.input_size) <= MOST_SIDE
         and facts.classes >= 0
@@ -312,7 +327,6 @@ def _from_cfg(cfg: Mapping[str, Any], source: str, *, stated: bool = False) -> P
         and all(0 <= value <= 1 for value in facts.mean)
         and all(0 < value < math.inf for value in facts.std)
     )
-    return facts if possible else None
 
 
 @cache

@@ -83,13 +83,17 @@ class Container:
         kind: ``zip``, ``legacy`` or ``safetensors``.
         root: dictionaries, lists, numbers, words, `TensorSpec`, `Inert` (for safetensors: names to tensors).
         metadata: words that stand beside the tensors (safetensors).
+        records: bytes of the storages by their keys.
+        sizes: how many bytes those are.
+        foreign: names of other packages that stand-ins took the place of.
     """
 
     kind: str
     root: Any
     metadata: Mapping[str, str]
-    _records: Mapping[str, bytes] = field(default_factory=dict)
-    _sizes: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[str, bytes] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
     _cache: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def check(self, specs: Iterable[TensorSpec | Tensor]) -> None:
@@ -102,7 +106,7 @@ class Container:
         """
         described = [spec for spec in specs if isinstance(spec, TensorSpec)]
         claimed = sum(prod(spec.size) * self._type(spec).itemsize for spec in described)
-        if claimed > 4 * sum(self._sizes.values()) + _SLACK:
+        if claimed > 4 * sum(self.sizes.values()) + _SLACK:
             raise ModelFileError("the file is damaged: its tensors claim more than its bytes", "get the file again")
         for spec in described:
             self._within(spec)
@@ -119,7 +123,7 @@ class Container:
             return torch.empty([min(side, 1) for side in spec.size], dtype=dtype).expand(spec.size)
         raw = self._cache.get(spec.storage.key)
         if raw is None:
-            raw = torch.frombuffer(bytearray(self._records[spec.storage.key]), dtype=torch.uint8)
+            raw = torch.frombuffer(bytearray(self.records[spec.storage.key]), dtype=torch.uint8)
             self._cache[spec.storage.key] = raw
         elements = raw[: raw.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
         return elements.as_strided(spec.size, spec.stride, spec.offset)
@@ -127,7 +131,7 @@ class Container:
     def _within(self, spec: TensorSpec) -> None:
         if 0 in spec.size:
             return
-        there = self._sizes[spec.storage.key]
+        there = self.sizes[spec.storage.key]
         last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
         if (last + 1) * self._type(spec).itemsize > there or prod(spec.size) > max(there, _BROADCAST):
             raise ModelFileError("the file is damaged: a tensor reaches beyond its bytes", "get the file again")
@@ -270,9 +274,9 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
 def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    inside = {name.partition("/")[2] for name in names}
-    if any(name.startswith(_PROGRAM) for name in inside):
-        program = "a TorchScript program" if "constants.pkl" in inside else "an exported program"
+    kind = _program(names)
+    if kind is not None:
+        program = "a TorchScript program" if kind == "torchscript" else "an exported program"
         raise UnsafeModelError(
             f"{shown!r} is {program}: opening it means running its code",
             "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
@@ -303,9 +307,27 @@ def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
             raise MalformedPickle(f"record {spec.key[:40]!r} is too short")
         return spec
 
-    tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage)
+    foreign: set[str] = set()
+    tree = read_pickle(io.BytesIO(_record(archive, archive.getinfo(pickles[0]))), storage, foreign=foreign)
     sizes = {key: info.file_size for key, info in records.items()}
-    return Container("zip", tree, {}, _ZipRecords(archive, records), sizes)
+    return Container("zip", tree, {}, _ZipRecords(archive, records), sizes, tuple(sorted(foreign)))
+
+
+def _program(names: Iterable[str]) -> str | None:
+    """``torchscript`` or ``exported`` by the names of the records, None for anything else."""
+    inside = {name.partition("/")[2] or name for name in names}
+    if not any(name.startswith(_PROGRAM) for name in inside):
+        return None
+    return "torchscript" if "constants.pkl" in inside else "exported"
+
+
+def program_of(path: Path) -> str | None:
+    """``torchscript`` or ``exported`` for a file that is a program, None for anything else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _program(archive.namelist())
+    except Exception:  # no archive, or whatever its directory makes of zipfile
+        return None
 
 
 def _storage_of(pid: Any) -> StorageSpec:
@@ -345,7 +367,8 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("views of storages, which torch stopped writing in 2018")
             return specs.setdefault(spec.key, spec)
 
-        tree = read_pickle(file, storage, size)
+        foreign: set[str] = set()
+        tree = read_pickle(file, storage, size, foreign)
         order = read_pickle(file, _refused, size)
         if not isinstance(order, list) or not all(isinstance(key, str) for key in order):
             raise MalformedPickle("no list of storages")
@@ -360,7 +383,8 @@ def _open_legacy(path: Path, shown: str, size: int) -> Container:
                 raise MalformedPickle("truncated")
     if missing := set(specs) - set(records):
         raise MalformedPickle(f"storage {min(missing)[:40]!r} is missing")
-    return Container("legacy", tree, {}, records, {key: len(data) for key, data in records.items()})
+    sizes = {key: len(data) for key, data in records.items()}
+    return Container("legacy", tree, {}, records, sizes, tuple(sorted(foreign)))
 
 
 def _refused(_pid: Any) -> StorageSpec:

@@ -4,42 +4,50 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from reportgen.errors import ModelFileError
-from reportgen.subject.containers import MOST_TENSORS, Container, open_container
+from reportgen.subject.checkpoints import (
+    LEARNER,
+    Entry,
+    facts_of,
+    framework_of,
+    is_state,
+    split,
+    tensors_of,
+    weights_in,
+)
+from reportgen.subject.containers import MOST_TENSORS, Container
+from reportgen.subject.fastai import words_of_learner
 from reportgen.subject.modules import is_module, state_of
 from reportgen.subject.safe_pickle import MOST_LETTERS, Inert, TensorSpec
+from reportgen.subject.sharded import open_weights
 from reportgen.text import line
 
 State = Mapping[str, Any]
 """Names to tensors, or to descriptions of tensors."""
 
-EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema")
-RAW = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "module",
-    "weights",
-    "params",
-    "model_state",
-    "classifier",
-)
 _MOST_JSON = 2**16
 _MOST_LABELS = 100_000
 _MOST_LABEL = 200
 _ARCHITECTURE = re.compile(r"[\w.:/-]{1,100}", re.ASCII)
 _PARALLEL = ("torch.nn.parallel.data_parallel.DataParallel", "torch.nn.parallel.distributed.DistributedDataParallel")
-NAMED = ("architecture", "arch", "model_name", "model_arch", "model_type")
+# the weights tell the first; the others could open another file
+_NOT_TAKEN = frozenset(
+    (
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_strict",
+        "checkpoint_path",
+        "cache_dir",
+    )
+)
+NAMED = ("architecture", "arch", "model_name", "model_arch", "model_type", "backbone", "encoder_name")
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,10 @@ class Contents:
         module: stand-in of a pickled module, if it is one.
         weights: ``raw`` or ``ema``.
         own: what the file says of itself: architecture, class names, ``pretrained_cfg``.
+        place: entry of the checkpoint that holds the weights; empty where they are all there is.
+        available: which of ``raw`` and ``ema`` it holds.
+        framework: what wrote it, where that shows.
+        facts: numbers and words beside the weights: epoch, step, best metric.
     """
 
     format: str
@@ -61,6 +73,10 @@ class Contents:
     module: Inert | None
     weights: str
     own: Mapping[str, Any]
+    place: str = ""
+    available: tuple[str, ...] = ("raw",)
+    framework: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -82,7 +98,7 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
         ModelFileError: if it cannot be read, or there are no weights in it.
         UnsafeModelError: if opening it could run code.
     """
-    contents = _found(open_container(path, shown), shown, weights)
+    contents = _found(open_weights(path, shown), shown, weights)
     if len(contents.state) > MOST_TENSORS:
         raise ModelFileError(f"{shown!r} holds {len(contents.state)} tensors", "it is no image classifier")
     if any(len(key) > MOST_LETTERS or line(key, MOST_LETTERS) != key for key in contents.state):
@@ -93,10 +109,12 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
 
 def _found(container: Container, shown: str, weights: str | None) -> Contents:
     root = _bare(container.root)
+    framework, facts = framework_of(root, container.foreign), facts_of(root)
     if container.kind == "safetensors":
-        return Contents("safetensors", container, root, None, "raw", own_words(container.metadata))
+        return _of_entries(split(root), container, shown, weights, "safetensors", own_words(container.metadata))
     if is_module(root):
-        return Contents("module", container, state_of(root), root, "raw", {})
+        return Contents("module", container, state_of(root), root, "raw", words_of_module(root), framework=framework)
+    learner = root if isinstance(root, Inert) and root.path == LEARNER else None
     if isinstance(root, Inert) and isinstance(root.state, dict):
         root = root.state
     if not isinstance(root, dict):
@@ -104,22 +122,36 @@ def _found(container: Container, shown: str, weights: str | None) -> Contents:
             f"there are no weights in {shown!r}: it holds a {_kind(root)}", "give a state dict or a checkpoint"
         )
     if is_state(root):
-        return Contents("state-dict", container, tensors_of(root), None, "raw", {})
-    found = _weights_in(root)
-    order = ("ema", "raw") if weights is None else (weights,)
-    for which in order:
-        if which in found:
-            value = _bare(found[which])
-            inert = value if is_module(value) else None
-            state = state_of(value) if inert is not None else tensors_of(value)
-            return Contents("checkpoint", container, state, inert, which, own_words(root))
+        return _of_entries(split(tensors_of(root)), container, shown, weights, "state-dict", {})
+    found = weights_in(root)
     if found:
-        raise ModelFileError(
-            f"{shown!r} holds no {weights} weights", f"leave out --weights: it holds {', '.join(found)}"
-        )
+        own = own_words(root) if learner is None else words_of_learner(learner, container.tensor)
+        made = _of_entries(found, container, shown, weights, "checkpoint", own)
+        return replace(made, framework=framework, facts=facts)
     keys = ", ".join(str(key) for key in list(root)[:6])
     raise ModelFileError(
         f"there are no weights in {shown!r}: it holds {keys or 'nothing'}", "give a state dict or a checkpoint"
+    )
+
+
+def _of_entries(
+    found: Mapping[str, Entry],
+    container: Container,
+    shown: str,
+    weights: str | None,
+    kind: str,
+    own: Mapping[str, Any],
+) -> Contents:
+    """The contents with the weights that were asked for, or the moving average where there is one."""
+    for which in ("ema", "raw") if weights is None else (weights,):
+        if which in found:
+            value = _bare(found[which].value)
+            inert = value if is_module(value) else None
+            state = value if inert is None else state_of(value)
+            own = {**words_of_module(inert), **own} if inert is not None else own
+            return Contents(kind, container, state, inert, which, own, found[which].place, tuple(sorted(found)))
+    raise ModelFileError(
+        f"{shown!r} holds no {weights} weights", f"leave out --weights: it holds {', '.join(sorted(found))}"
     )
 
 
@@ -137,50 +169,38 @@ def _kind(value: Any) -> str:
     return "tensor" if isinstance(value, TensorSpec) else type(value).__name__
 
 
-def is_state(value: Any) -> bool:
-    """A mapping that is mostly tensors under words."""
-    if not isinstance(value, dict) or not value:
-        return False
-    tensors = sum(isinstance(one, TensorSpec | Tensor) and isinstance(key, str) for key, one in value.items())
-    return tensors >= 2 and tensors >= 0.5 * len(value)
-
-
-def tensors_of(value: Mapping[Any, Any]) -> State:
-    return OrderedDict((k, v) for k, v in value.items() if isinstance(k, str) and isinstance(v, TensorSpec | Tensor))
-
-
-def _weights_in(root: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
-    """The mappings or modules of weights in a checkpoint: under ``ema`` and ``raw``."""
-    found: dict[str, Any] = {}
-    for which, names in (("ema", EMA), ("raw", RAW)):
-        for name in names:
-            value = root.get(name)
-            if value is None:
-                continue
-            if is_module(value) or is_state(value):
-                found.setdefault(which, value)
-            elif isinstance(value, dict) and depth < 2:
-                inner = _weights_in(value, depth + 1)
-                if inner:
-                    found.setdefault(which, inner.get("raw", inner.get("ema")))
-                elif is_state(value.get("module")):
-                    found.setdefault(which, value["module"])
-    return found
+def words_of_module(module: Inert) -> dict[str, Any]:
+    """What a pickled module says of itself: timm's configuration; class names and image size of Ultralytics."""
+    told = module.state.get("pretrained_cfg") or module.state.get("default_cfg")
+    own = own_words(told) if isinstance(told, dict) else {}
+    labels = _labels("names", module.state.get("names"))
+    if labels and labels != tuple(map(str, range(len(labels)))):  # which is what stands there where nobody named them
+        own.setdefault("labels", labels)
+    if module.path.startswith("ultralytics."):
+        arguments = module.state.get("args")
+        side = arguments.get("imgsz") if isinstance(arguments, dict) else None
+        side = side if type(side) is int else 224
+        # its classifiers are fed the middle of the picture, in numbers from 0 to 1
+        own["pretrained_cfg"] = {"input_size": (3, side, side), "mean": (0.0,) * 3, "std": (1.0,) * 3, "crop_pct": 1.0}
+        own["pretrained_cfg"] |= {"interpolation": "bilinear", "num_classes": len(labels or ())}
+    return own
 
 
 def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
     """What a checkpoint says of itself, plain values only."""
     own: dict[str, Any] = {}
-    arguments = root.get("args")
     told = [root]
-    if isinstance(arguments, Inert) and isinstance(arguments.state, dict):
-        told.append(arguments.state)
-    elif isinstance(arguments, dict):
-        told.append(arguments)
+    for name in ("args", "hyper_parameters", "hparams", "config"):
+        settings = root.get(name)
+        if isinstance(settings, Inert):
+            settings = settings.state if isinstance(settings.state, dict) else settings.items
+        if isinstance(settings, dict):
+            told.append(settings)
     for table in told:
         for name in NAMED:
             _note(own, table.get(name))
-    _note(own, told[-1].get("model"))
+    for table in told[1:]:
+        _note(own, table.get("model"))
     cfg = root.get("pretrained_cfg")
     if isinstance(cfg, str):
         try:
@@ -189,11 +209,20 @@ def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
             cfg = None
     if isinstance(cfg, dict):
         own["pretrained_cfg"] = cfg
+    arguments = root.get("model_args")  # of timm
+    if isinstance(arguments, dict):
+        own["model_args"] = {k: v for k, v in arguments.items() if k not in _NOT_TAKEN and _is_plain(v)}
     for name in ("classes", "class_names", "labels", "idx_to_class", "class_to_idx"):
         labels = _labels(name, root.get(name))
         if labels:
             own.setdefault("labels", labels)
     return own
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= _MOST_LABELS and all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _note(own: dict[str, Any], architecture: Any) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
 from reportgen.subject.architectures import (
@@ -22,20 +20,18 @@ from reportgen.subject.architectures import (
     published,
     qualified,
 )
-from reportgen.subject.containers import Container
-from reportgen.subject.contents import (
-    EMA,
-    RAW,
-    Contents,
-    State,
-    is_state,
-    own_words,
-    read_contents,
-    shape_of,
-    tensors_of,
-)
-from reportgen.subject.modules import build, channels_of
-from reportgen.subject.recognition import Match, counts, described, prefixes, recognise, stripped
+from reportgen.subject.body_and_head import built as body_and_head
+from reportgen.subject.body_and_head import is_body_and_head, recognised_body
+from reportgen.subject.contents import Contents, own_words, read_contents, shape_of
+from reportgen.subject.fitting import Misfit, classes_of, fill, fitting_prefix, misfit_of, refit_head, stem_channels
+from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
+from reportgen.subject.modules import build, channels_of, strangers
+from reportgen.subject.recognition import Match, described, prefixes, recognise, stripped
+from reportgen.subject.sharded import digest_of_model, files_of
+from reportgen.subject.transformers_models import build as build_from_transformers
+from reportgen.subject.transformers_models import check_is_classifier, labels_of
+from reportgen.subject.trusted import open_trusted
+from reportgen.subject.twins import twins_in
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ class ModelFacts:
         container: ``zip``, ``legacy``, ``safetensors``, ``memory``, or ``trusted`` where torch itself opened it.
         safe: it was opened without running any code of the file.
         architecture: qualified name, or the class path of a module.
-        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``.
+        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``, or ``verified``
+        (recognised, and it answers as the program in the file does).
         candidates: other architectures that fit as well.
         weights: ``raw`` or ``ema``.
         prefix: stripped from every key.
@@ -62,6 +59,7 @@ class ModelFacts:
         labels: class names found in the file, or the published ones where there are as many classes.
         labels_from: ``file``, ``published``, or None.
         head_published: the head has the published number of classes.
+        replaced: classes of the file that were not run: a twin, or the recognised architecture, takes their place.
     """
 
     file: str
@@ -82,6 +80,7 @@ class ModelFacts:
     labels: tuple[str, ...] | None
     head_published: bool
     labels_from: str | None = None
+    replaced: tuple[str, ...] = ()
 
 
 # opening
@@ -114,17 +113,37 @@ def open_model(
     Raises:
         ModelFileError, UnsafeModelError, ArchitectureError: see there.
     """
-    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
-    common = {"file": shown, "sha256": sha256, "size": path.stat().st_size}
+    shown = shown_name(path)
+    path = weights_of(path)
+    common = {"file": shown, "sha256": sha256, "size": sum(file.stat().st_size for file in files_of(path))}
+    settings = settings_of(path) if arch is None else None
+    if settings is not None and settings.of_transformers:
+        check_is_classifier(settings, shown)
     try:
         contents = read_contents(path, shown, weights)
+        if settings is not None and settings.of_transformers:
+            return _from_transformers(contents, settings, shown, common)
+        if settings is not None and settings.of_timm:
+            contents = replace(contents, own={**own_words(settings.own()), **contents.own})
         if contents.module is not None and arch is None:
-            return _from_module(contents, shown, common)
+            try:
+                return _from_module(contents, shown, common)
+            except UnsafeModelError as refusal:
+                if trust:  # its own classes are wanted then
+                    raise
+                common["replaced"] = _without_its_classes(contents, shown, refusal)
+        if arch is None and is_body_and_head(contents.shapes):
+            return _from_body_and_head(contents, shown, common)
         return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
     except UnsafeModelError:
         if not trust:
             raise
-    return _trusted(path, shown, common, arch, arch_args or {}, num_classes, channels_in)
+
+    def fit(contents: Contents, name: str | None) -> tuple[nn.Module, ModelFacts]:
+        return _from_weights(contents, shown, {}, name, arch_args or {}, num_classes, channels_in)
+
+    module, facts = open_trusted(path, shown, arch, weights, fit)
+    return module, ModelFacts(**{**vars(facts), **common})
 
 
 def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
@@ -138,16 +157,58 @@ def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tupl
         words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ModelFileError(f"{shown!r} is damaged: a module lacks a part ({words})", "get the file again") from error
     library = type(module).__module__.partition(".")[0]
-    own = contents.module.state.get("pretrained_cfg") or contents.module.state.get("default_cfg")
-    own = own_words(own) if isinstance(own, dict) else {}
-    named = own.get("architecture")
+    named = contents.own.get("architecture")
     try:
         match: Match | None = recognise(contents.shapes, shown, trusted=[f"timm:{named}"] if named else [])
     except ArchitectureError:
         match = None
     fitting = [name for name in (match.name, *match.candidates) if name.startswith(f"{library}:")] if match else []
     name = fitting[0] if fitting else contents.module.path
+    common["replaced"] = twins_in(contents.container.foreign)
     return module, _facts(contents, common, name, "class", tuple(fitting[1:]), "", (), module)
+
+
+def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelError) -> tuple[str, ...]:
+    """The classes of a pickled module that the weights alone do without. Raises `refusal` where they do not."""
+    assert contents.module is not None
+    own = strangers(contents.module)
+    try:
+        if own and is_body_and_head(contents.shapes):
+            recognised_body(contents.shapes, shown)
+        elif own:
+            _settle_architecture(contents, shown, None)
+        if own:
+            return own
+    except ArchitectureError:
+        pass
+    if contents.module.path.startswith("ultralytics.nn.tasks."):
+        kind = contents.module.path.rpartition(".")[2]
+        if kind != "ClassificationModel":
+            raise ModelFileError(
+                f"{shown!r} is a {kind} of Ultralytics, not an image classifier",
+                "give a classifier of it, for example yolo11n-cls.pt",
+            ) from None
+    raise refusal
+
+
+def _from_transformers(
+    contents: Contents, settings: Settings, shown: str, common: dict[str, Any]
+) -> tuple[nn.Module, ModelFacts]:
+    from reportgen.subject.processors import published_beside
+
+    state = {key: contents.container.tensor(value) for key, value in contents.state.items()}
+    module, name, stray = build_from_transformers(settings, state, shown)
+    facts = _facts(contents, common, name, "checkpoint", (), "", stray, module)
+    classes = int(module.config.num_labels)  # type: ignore[union-attr, arg-type]
+    labels = labels_of(settings.config)
+    return module, replace(
+        facts,
+        num_classes=classes,
+        published=published_beside(settings, classes),
+        head_published=True,
+        labels=labels,
+        labels_from="file" if labels else None,
+    )
 
 
 def _from_weights(
@@ -163,20 +224,36 @@ def _from_weights(
     state = stripped(contents.state, prefix)
     shapes = {key: shape_of(value) for key, value in state.items()}
     known = described(name)
-    classes = num_classes or _classes_of(shapes, known.heads if known else ())
+    classes = num_classes or classes_of(shapes, known.heads if known else ())
     if name.partition(":")[0] not in ("torchvision", "timm"):
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
+    if how == "checkpoint":
+        arch_args = {**contents.own.get("model_args", {}), **arch_args}
+    if channels_in is not None:
+        arch_args = {key: value for key, value in arch_args.items() if key != "in_chans"}
     module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
+    if known is None:
+        prefix = fitting_prefix(module, contents.shapes)
+        state = stripped(contents.state, prefix)
     if known and channels_in is None:
-        own = _stem_channels(module, known.stem, shapes)
+        own = stem_channels(module, known.stem, shapes)
         if own is not None:
             channels_in = own
             module = construct(name, classes=classes, channels=own, keys=state, arguments=arch_args)
     if known:
-        _refit_head(module, known.heads, shapes)
-    stray = _load(module, state, shown, name, contents.container.tensor)
+        refit_head(module, known.heads, shapes)
+    stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
     return module.float().eval(), _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
+
+
+def _from_body_and_head(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
+    match = recognised_body(contents.shapes, shown)
+    module = body_and_head(match.name, contents.shapes)
+    stray = fill(module, contents.state, shown, match.name, contents.container.tensor)
+    facts = _facts(contents, common, match.name, "recognised", match.candidates, "", tuple(stray), module)
+    outputs = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
+    return module.float().eval(), replace(facts, num_classes=outputs[-1] if outputs else None, head_published=False)
 
 
 def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tuple[str, str, tuple[str, ...], str]:
@@ -192,8 +269,12 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
         try:
             match = recognise(contents.shapes, shown, trusted=trusted)
         except ArchitectureError:
-            believed = next((name for name in trusted if _fits(name, contents.shapes)), None)
+            misfits = {name: _misfit(name, contents) for name in trusted}
+            believed = next((name for name, misfit in misfits.items() if misfit is not None and not misfit), None)
             if believed is None:
+                for name, misfit in misfits.items():
+                    if misfit:
+                        misfit.check(shown, f"{name}, which it is said to be", "get the file again, or give --arch")
                 raise
             return believed, "checkpoint", (), _prefix_for(contents.shapes, believed)
         how = "checkpoint" if match.name in trusted else "recognised"
@@ -202,125 +283,40 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
     return name, "given", (), _prefix_for(contents.shapes, name)
 
 
-def _fits(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the weights have every key of an architecture that the data do not describe, a newer library's for
-    instance.
-    """
-    if described(name) is not None:
-        return False  # recognition has looked at it and said no
+def _advice(contents: Contents, shown: str, name: str, how: str) -> str:
+    """What to do where weights do not fit the architecture named."""
     try:
-        expected = meta(qualified(name), classes=None, channels=None).state_dict()
+        match = recognise(contents.shapes, shown) if how == "given" else None
     except ArchitectureError:
-        return False
-    state = stripped(shapes, _prefix_for(shapes, name))
-    return all(key in state for key in expected if counts(key))
+        match = None
+    if match is not None and match.name != name:
+        return f"they fit {match.name}: leave out --arch, or give the one of these weights"
+    return "give the right --arch, with --arch-arg where it was built with arguments"
+
+
+def _misfit(name: str, contents: Contents) -> Misfit | None:
+    """How the weights differ from an architecture that the file names but recognition did not find in them: one of a
+    newer library, or one built with other arguments. None where there is no such architecture.
+    """
+    known = described(name)
+    shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
+    arguments = contents.own.get("model_args", {})
+    classes = classes_of(shapes, known.heads) if known else None
+    try:
+        module = meta(qualified(name), classes=classes, channels=None, keys=shapes, arguments=arguments)
+    except ArchitectureError:
+        return None
+    if known is None:
+        shapes = stripped(contents.shapes, fitting_prefix(module, contents.shapes))
+    misfit = misfit_of({key: tuple(value.shape) for key, value in module.state_dict().items()}, shapes)
+    # without a description nobody knows which keys depend on the number of classes
+    return misfit if known else replace(misfit, reshaped={})
 
 
 def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
     """The prefix under which most keys of a known architecture lie."""
     known = described(name)
-    if known is None:
-        found = next(
-            (p for p in ("module.", "_orig_mod.", "model.") if all(k.startswith(p) for k in shapes if counts(k))), ""
-        )
-        return found
-    return next((p for p in prefixes(shapes) if known.stem and p + known.stem in shapes), "")
-
-
-def _classes_of(shapes: Mapping[str, tuple[int, ...]], heads: Sequence[str]) -> int | None:
-    """Outputs of the last weight in the head, the auxiliary heads left aside."""
-    main = [head for head in heads if not head.lower().startswith("aux") and "dist" not in head]
-    found = None
-    for key, shape in shapes.items():
-        if key.startswith(tuple(f"{head}." for head in main)) and key.endswith("weight") and len(shape) in (2, 4):
-            found = shape[0]
-    return found
-
-
-def _stem_channels(module: nn.Module, stem: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Input channels that the weights were made for, where they are not the architecture's three.
-
-    A stem may fold pixels into channels before its convolution, so it is the ratio that tells.
-    """
-    usual, found = module.state_dict().get(stem), shapes.get(stem, ())
-    if usual is None or len(found) != 4 or found[1] == usual.shape[1]:
-        return None
-    return max(1, round(3 * found[1] / int(usual.shape[1])))
-
-
-def _refit_head(module: nn.Module, heads: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give the module the file's head where that is one linear layer in other wrapping (a bare layer, a sequence with
-    dropout).
-    """
-    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    for head in heads:
-        own = {key: shape for key, shape in shapes.items() if key.startswith(f"{head}.") and counts(key)}
-        if not own or all(expected.get(key) == shape for key, shape in own.items()) or not hasattr(module, head):
-            continue
-        weights = [key for key, shape in own.items() if key.endswith(".weight") and len(shape) == 2]
-        others = set(own) - {weights[0], weights[0].removesuffix("weight") + "bias"} if len(weights) == 1 else {"more"}
-        linears = [part for part in getattr(module, head).modules() if isinstance(part, nn.Linear)]
-        fitting = {linears[0].in_features, linears[-1].in_features} if linears else set()
-        if others or own[weights[0]][1] not in fitting:
-            continue  # loading then says what does not fit
-        outputs, inputs = own[weights[0]]
-        bias = weights[0].removesuffix("weight") + "bias" in own
-        setattr(module, head, _head_at(weights[0].removesuffix(".weight"), nn.Linear(inputs, outputs, bias=bias)))
-
-
-def _head_at(place: str, linear: nn.Linear) -> nn.Module:
-    """The linear layer at its dotted place below the head; maps that reach it are averaged first, as heads do."""
-    made: nn.Module = linear
-    for part in reversed(place.split(".")[1:]):
-        wrapped = nn.Sequential()
-        wrapped.add_module(part, made)
-        made = wrapped
-    made.register_forward_pre_hook(_averaged)
-    return made
-
-
-def _averaged(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (args[0].mean(dim=(2, 3)),) if args[0].dim() == 4 else args
-
-
-def _load(module: nn.Module, state: State, shown: str, name: str, tensor: Callable[[Any], Tensor]) -> list[str]:
-    """Put the weights into the module. Returns the keys that it does not have.
-
-    Raises:
-        ArchitectureError: if weights are missing or of another shape, naming the first of each.
-    """
-    expected = module.state_dict()
-    missing = [key for key in expected if key not in state and counts(key)]
-    reshaped = [key for key in expected if key in state and tuple(expected[key].shape) != shape_of(state[key])]
-    stray = [key for key in state if key not in expected]
-    if missing or reshaped:
-        told = []
-        if missing:
-            told.append(f"{len(missing)} are missing ({', '.join(missing[:2])})")
-        if reshaped:
-            key = reshaped[0]
-            shapes = f"{shape_of(state[key])}, not {tuple(expected[key].shape)}"
-            told.append(f"{len(reshaped)} are of another shape ({key}: {shapes})")
-        if stray:
-            told.append(f"{len(stray)} are unknown to it ({', '.join(stray[:2])})")
-        raise ArchitectureError(
-            f"the weights in {shown!r} do not fit {name}: {'; '.join(told)}",
-            "give the right --arch, with --arch-arg where it was built with arguments",
-        )
-    real = {key: tensor(value) for key, value in state.items() if key in expected}
-    for key, value in real.items():
-        if expected[key].is_floating_point() and not value.is_floating_point():  # casting would drop scale or phase
-            kind = str(value.dtype).removeprefix("torch.")
-            raise ModelFileError(
-                f"{shown!r} holds {key} as {kind}, where the network computes with real numbers",
-                "save the weights as float32",
-            )
-    real |= {key: value for key, value in expected.items() if key not in real}
-    complete = OrderedDict((key, value.to(expected[key].dtype)) for key, value in real.items())
-    # the version marks of the classes at hand: keys and shapes fit these, whatever the file's own marks were
-    complete._metadata = expected._metadata  # type: ignore[attr-defined]
-    module.load_state_dict(complete, strict=True)
-    return stray
+    return next((p for p in prefixes(shapes) if known and known.stem and p + known.stem in shapes), "")
 
 
 def _facts(
@@ -335,15 +331,15 @@ def _facts(
 ) -> ModelFacts:
     known = described(name)
     linears = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
-    classes = _classes_of(stripped(contents.shapes, prefix), known.heads) if known else next(reversed(linears), None)
-    facts = published(name, contents.own.get("pretrained_cfg")) if ":" in name else None
+    classes = classes_of(stripped(contents.shapes, prefix), known.heads) if known else next(reversed(linears), None)
+    facts = published(name, contents.own.get("pretrained_cfg"))
     as_published = facts is not None and classes is not None and classes == facts.classes
     labels = contents.own.get("labels")
     source = "file" if labels else None
     if labels is None and as_published and classes == IMAGENET_CLASSES:
         labels, source = imagenet_labels(), "published"
     return ModelFacts(
-        **common,
+        **{"file": "", "sha256": "", "size": 0, **common},
         format=contents.format,
         container=contents.container.kind,
         safe=True,
@@ -362,73 +358,27 @@ def _facts(
     )
 
 
-# trusted
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def _trusted(
-    path: Path,
-    shown: str,
-    common: dict[str, Any],
-    arch: str | None,
-    arch_args: Mapping[str, object],
-    num_classes: int | None,
-    channels_in: int | None,
-) -> tuple[nn.Module, ModelFacts]:
-    """Open a file as torch does, running what code it holds: the user said so."""
-    loaders: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("torchscript", lambda: torch.jit.load(str(path), map_location="cpu")),  # type: ignore[no-untyped-call]
-        ("exported", lambda: torch.export.load(str(path)).module()),
-        ("module", lambda: torch.load(path, map_location="cpu", weights_only=False)),
-    )
-    errors: list[str] = []
-    for kind, load in loaders:
-        try:
-            made = load()
-        except Exception as error:  # whatever the file's code raises
-            errors.append(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:100]}")
-            continue
-        if isinstance(made, nn.Module):
-            return _trusted_module(made, kind, common)
-        if isinstance(made, dict):
-            inner = next((v for n in (*EMA, *RAW) if isinstance(v := made.get(n), nn.Module)), None)
-            if inner is not None:
-                return _trusted_module(inner, kind, common)
-            state: Mapping[Any, Any] = next((made[n] for n in (*EMA, *RAW) if is_state(made.get(n))), made)
-            container = Container("trusted", made, {})
-            contents = Contents("checkpoint", container, tensors_of(state), None, "raw", own_words(made))
-            module, facts = _from_weights(contents, shown, common, arch, arch_args, num_classes, channels_in)
-            return module, ModelFacts(**{**vars(facts), "safe": False})
-        errors.append(f"it holds a {type(made).__name__}")
-    raise ModelFileError(
-        f"{shown!r} cannot be opened even with --trust-model ({errors[-1]})", "open it where it was made"
-    )
-
-
-def _trusted_module(module: nn.Module, kind: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
-    from reportgen.subject.live import live_facts
-
-    if kind != "exported":
-        module.eval()
-    facts = live_facts(module)
-    return module, ModelFacts(
-        **{**vars(facts), **common, "format": kind, "container": "trusted", "safe": False, "how": "class"}
-    )
-
-
 # inspect
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: bool = False) -> dict[str, Any]:
+def inspect_file(
+    path: Path,
+    *,
+    sha256: str,
+    arch: str | None = None,
+    arch_args: Mapping[str, object] | None = None,
+    trust: bool = False,
+) -> dict[str, Any]:
     """Whatever can be said of a file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened as a
     model.
     """
-    shown = path.name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+    shown, given = shown_name(path), path
+    path = weights_of(path)
     told: dict[str, Any] = {
         "file": shown,
-        "sha256": sha256 or hashlib.sha256(path.read_bytes()).hexdigest(),
-        "size": path.stat().st_size,
+        "sha256": sha256 or digest_of_model(path, lambda file: hashlib.sha256(file.read_bytes()).hexdigest()),
+        "size": sum(file.stat().st_size for file in files_of(path)),
     }
     try:
         contents = read_contents(path, shown)
@@ -439,14 +389,14 @@ def inspect_file(path: Path, *, sha256: str, arch: str | None = None, trust: boo
             "weights": contents.weights,
         }
         told |= {"tensors": len(contents.state), "keys": list(contents.state)[:5]}
-        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
         told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
         told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "labels_from": facts.labels_from}
     except UnsafeModelError as error:
         told |= {"safe": False}
         if not trust:
             return {**told, "error": error.thing, "remedy": error.remedy}
-        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, trust=trust)
+        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
         told |= {"format": facts.format, "architecture": facts.architecture, "how": facts.how}
     except ReportgenError as error:
         told |= {"error": error.thing, "remedy": error.remedy}

@@ -1,8 +1,9 @@
 """A pickled module made real without its pickle: classes are ours or a library's, only data is the file's.
 
-The classes are looked up in torch.nn, torchvision and timm; their constructors and ``__setstate__`` are not run. What
-the file gives is the instance dictionary, and of that only plain values, tensors and submodules are taken. Whatever
-else an attribute holds is `Unread`: a network that uses it stops instead of computing something else.
+The classes are looked up in torch.nn, torchvision and timm, or have a twin (`reportgen.subject.twins`); their
+constructors and ``__setstate__`` are not run. What the file gives is the instance dictionary, and of that only plain
+values, tensors and submodules are taken. Whatever else an attribute holds is `Unread`: a network that uses it stops
+instead of computing something else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.safe_pickle import MEMBER, MOST_LETTERS, Inert, Name, TensorSpec
+from reportgen.subject.twins import Twin, twin_of
 
 _PACKAGES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "timm.models.", "timm.layers.")
 _HOOKS = (
@@ -82,6 +84,21 @@ def _modules(root: Inert) -> Iterator[tuple[str, Inert]]:
         stack.extend((f"{prefix}{name}.", part, depth + 1) for name, part in reversed(children))
 
 
+def strangers(root: Inert) -> tuple[str, ...]:
+    """Classes of a stand-in module that nobody here has, in the order of their names.
+
+    None are told where code hangs on an instance as well (hooks, an exchanged ``forward``): weights alone do not say
+    then what the network computes.
+    """
+    found: set[str] = set()
+    for _prefix, one in _modules(root):
+        if any(one.state.get(hooks) for hooks in _HOOKS) or "forward" in one.state:
+            return ()
+        if not one.path.startswith(_PACKAGES) and twin_of(one.path) is None:
+            found.add(one.path)
+    return tuple(sorted(found))
+
+
 def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn.Module:
     """The module that a tree of stand-ins describes.
 
@@ -140,7 +157,7 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
                 raise _own_code(shown, f"{one.path} with hooks")
         own = instance.__dict__
         for name, value in _mapping(one.state).items():
-            if name in _STRUCTURE:
+            if name in _STRUCTURE or (issubclass(cls, Twin) and name not in cls.takes and name != "forward"):
                 continue
             if hasattr(nn.Module, name) and name not in ("call_super_init", "dump_patches"):
                 raise _own_code(shown, f"{one.path} whose {name} is exchanged")
@@ -168,7 +185,10 @@ def channels_of(module: nn.Module) -> int:
 
 
 def _class(path: str, shown: str) -> type[nn.Module]:
-    """A module class of torch, torchvision or timm. Raises UnsafeModelError for every other."""
+    """A module class of torch, torchvision or timm, or a twin. Raises UnsafeModelError for every other."""
+    twin = twin_of(path)
+    if twin is not None:
+        return twin
     if path.startswith(_PACKAGES):
         try:
             found = _imported(path)
@@ -185,7 +205,7 @@ def _class(path: str, shown: str) -> type[nn.Module]:
 def _own_code(shown: str, what: str) -> UnsafeModelError:
     return UnsafeModelError(
         f"opening {shown!r} would need its own code: it holds {what}",
-        "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
+        "name its --arch and only its weights are used; or, if you trust its author, add --trust-model",
     )
 
 

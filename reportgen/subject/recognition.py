@@ -24,6 +24,8 @@ from reportgen.errors import ArchitectureError
 
 DATA = "fingerprints.npz"
 Shapes = Mapping[str, tuple[int, ...]]
+_MOST_BUILT = 8
+"""Architectures, to see what their heads consist of."""
 
 
 def number_of(key: str, shape: Sequence[int | str]) -> int:
@@ -91,7 +93,17 @@ def _numbers(shapes: Shapes) -> npt.NDArray[np.uint32]:
 
 
 @dataclass(frozen=True)
-class _Fit:
+class Fit:
+    """How well an architecture fits some weights.
+
+    Attributes:
+        known: the architecture.
+        prefix: what was stripped from every key.
+        share: of its keys, those that the weights have.
+        left: keys of the weights that it does not have.
+        heads: keys of the weights that are of its head.
+    """
+
     known: Known
     prefix: str
     share: float
@@ -99,7 +111,7 @@ class _Fit:
     heads: int
 
 
-def _fits(shapes: Shapes, prefix: str) -> list[_Fit]:
+def _fits(shapes: Shapes, prefix: str) -> list[Fit]:
     """Every architecture with the share of its keys that the file has, best first."""
     table, numbers = catalogue()
     inside = np.isin(numbers, _numbers(shapes))
@@ -110,12 +122,12 @@ def _fits(shapes: Shapes, prefix: str) -> list[_Fit]:
     order = np.argsort(-shares, kind="stable")
     keys = [key for key in shapes if counts(key)]
     below = Counter(key.partition(".")[0] for key in keys if "." in key)
-    found: list[_Fit] = []
+    found: list[Fit] = []
     for place in order[:200]:
         one = table[place]
         heads = sum(below[head] for head in one.heads)
         left = len(keys) - heads - (one.stop - one.start)
-        found.append(_Fit(one, prefix, float(shares[place]), left, heads))
+        found.append(Fit(one, prefix, float(shares[place]), left, heads))
         if shares[place] < 1 and len(found) > 5:
             break
     return found
@@ -154,30 +166,37 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
         ArchitectureError: if none fits, with the nearest names; if several do that compute different functions, with
         all.
     """
-    nearest: list[_Fit] = []
+    nearest: list[Fit] = []
     for prefix in prefixes(shapes):
         fits = _fits(stripped(shapes, prefix), prefix)
         whole = [fit for fit in fits if fit.share == 1 and fit.heads]
         if whole:
-            return _choose(whole, shown, trusted)
+            return _choose(whole, shown, trusted, stripped(shapes, prefix))
         nearest += fits[:4]
     nearest.sort(key=lambda fit: -fit.share)
-    raise ArchitectureError(
-        f"the weights in {shown!r} are those of no known architecture ({_nearest(nearest)})",
-        "name it with --arch: resnet50, timm:NAME, or package.module:callable for your own",
-    )
+    from reportgen.subject.strangers import refusal
+
+    raise refusal(shapes, nearest, shown)
 
 
-def _nearest(fits: Sequence[_Fit]) -> str:
-    names = list(
-        dict.fromkeys(f"{fit.known.name} has {fit.share:.0%} of its keys here" for fit in fits if fit.share > 0.2)
-    )
-    return "; ".join(names[:3]) if names else "nothing comes near"
+def fitting(shapes: Shapes) -> tuple[str, ...]:
+    """Every architecture that could have these weights, those of torchvision first; where several fit, which of them
+    it is the weights do not tell.
+    """
+    for prefix in prefixes(shapes):
+        whole = [fit for fit in _fits(stripped(shapes, prefix), prefix) if fit.share == 1 and fit.heads]
+        if whole:
+            fewest = min(fit.left for fit in whole)
+            names = (fit.known.name for fit in whole if fit.left == fewest)
+            return tuple(sorted(names, key=lambda name: (not name.startswith("torchvision:"), len(name), name)))
+    return ()
 
 
-def _choose(whole: Sequence[_Fit], shown: str, trusted: Sequence[str]) -> Match:
+def _choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str], shapes: Shapes) -> Match:
     fewest = min(fit.left for fit in whole)
     best = sorted((fit for fit in whole if fit.left == fewest), key=lambda fit: (len(fit.known.name), fit.known.name))
+    if not trusted and len({fit.known.function for fit in best}) > 1:
+        best = list(_of_these_heads(best, shapes))
     others = [fit.known.name for fit in best]
     taken = next((fit for fit in whole if fit.known.name in trusted), None)
     if taken is None:
@@ -192,6 +211,25 @@ def _choose(whole: Sequence[_Fit], shown: str, trusted: Sequence[str]) -> Match:
     return Match(
         taken.known.name, tuple(name for name in others if name != taken.known.name), taken.prefix, taken.known
     )
+
+
+def _of_these_heads(fits: Sequence[Fit], shapes: Shapes) -> Sequence[Fit]:
+    """Those whose head has the same parts as the weights; all of them where none has."""
+    from reportgen.subject.architectures import meta
+
+    def parts(keys: Iterable[str], heads: Sequence[str]) -> set[str]:
+        return {key for key in keys if counts(key) and key.partition(".")[0] in heads}
+
+    def fitting(fit: Fit) -> bool:
+        try:
+            own = meta(fit.known.name, classes=None, channels=None, keys=shapes).state_dict()
+        except ArchitectureError:
+            return False
+        return parts(own, fit.known.heads) == parts(shapes, fit.known.heads)
+
+    if len(fits) > _MOST_BUILT or any(fit.known.name.startswith("torchvision:") for fit in fits):
+        return fits
+    return [fit for fit in fits if fitting(fit)] or fits
 
 
 def described(name: str) -> Known | None:

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from reportgen.subject.foreign import is_foreign
+
 MOST_BYTES = 512 * 2**20
 """A pickle larger than this holds no names and shapes."""
 MOST_STEPS = 3_000_000
@@ -274,7 +276,9 @@ def _member(*args: Any) -> Inert:
 
     Nothing is looked up: a stand-in notes class and name, and `reportgen.subject.modules` knows which it takes.
     """
-    if len(args) != 2 or not isinstance(args[0], Name) or not args[0].path.startswith(_PACKAGES):
+    if len(args) != 2 or not isinstance(args[0], Name):
+        raise ForbiddenGlobal("builtins.getattr")
+    if not args[0].path.startswith(_PACKAGES) and not is_foreign(args[0].path):
         raise ForbiddenGlobal("builtins.getattr")
     if not isinstance(args[1], str) or not args[1].isidentifier() or args[1].startswith("_"):
         raise ForbiddenGlobal("builtins.getattr")
@@ -336,10 +340,15 @@ class _Reader(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
 
     def __init__(
-        self, file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name], most: int
+        self,
+        file: io.BufferedIOBase | io.BytesIO,
+        storage: Callable[[Any], StorageSpec | Name],
+        most: int,
+        foreign: set[str] | None,
     ) -> None:
         super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self._storage = storage
+        self._foreign = foreign
         self._steps = _Counted(type(self).dispatch)
         self.dispatch = self._steps  # type: ignore[misc]
 
@@ -352,8 +361,12 @@ class _Reader(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         path = f"{module[:MOST_LETTERS]}.{name[:MOST_LETTERS]}"
-        if len(path) > MOST_LETTERS or not _DOTTED.fullmatch(path) or not allowed(path):
+        if len(path) > MOST_LETTERS or not _DOTTED.fullmatch(path):
             raise ForbiddenGlobal(path)
+        if not allowed(path):
+            if self._foreign is None or not is_foreign(path):
+                raise ForbiddenGlobal(path)
+            self._foreign.add(path)
         return Name(path)
 
     def persistent_load(self, pid: Any) -> Any:
@@ -364,6 +377,8 @@ class _Reader(pickle._Unpickler):
 
     def _called(self, function: Any, args: Any, what: str) -> Any:
         """What a stand-in makes of its arguments; what it may copy of them is counted."""
+        if self._foreign is not None and isinstance(function, Inert):  # what another stand-in would have made
+            function = Name(function.path)
         if not isinstance(function, Name) or not isinstance(args, tuple):
             raise MalformedPickle(what)
         self._steps.spend(len(args) + sum(len(one) for one in args if isinstance(one, list | tuple | dict | set)))
@@ -446,13 +461,17 @@ class _Reader(pickle._Unpickler):
 
 
 def read_pickle(
-    file: io.BufferedIOBase | io.BytesIO, storage: Callable[[Any], StorageSpec | Name], most: int = MOST_BYTES
+    file: io.BufferedIOBase | io.BytesIO,
+    storage: Callable[[Any], StorageSpec | Name],
+    most: int = MOST_BYTES,
+    foreign: set[str] | None = None,
 ) -> Any:
     """The object tree of one pickle, read from `file` up to its end mark.
 
     Args:
         storage: turns a persistent id into the description of a storage; may raise MalformedPickle.
         most: bytes that can be in the file.
+        foreign: takes the names of other packages that stand-ins took the place of; None to forbid them.
 
     Raises:
         ForbiddenGlobal: if it names what no weights need.
@@ -460,7 +479,7 @@ def read_pickle(
         MalformedPickle: if it is no pickle, or one that takes more steps than any weights do.
     """
     try:
-        return _Reader(file, storage, most).load()
+        return _Reader(file, storage, most, foreign).load()
     except (ForbiddenGlobal, MalformedPickle, UnsupportedTensor):
         raise
     except Exception as error:  # a damaged pickle raises whatever the opcode at hand makes of it

@@ -17,10 +17,12 @@ from reportgen.job import Job
 from reportgen.store import key_of
 from reportgen.subject.digests import DigestMemory, digest_of_live
 from reportgen.subject.feed import in_order
+from reportgen.subject.hub import beside, shown_name, weights_of
 from reportgen.subject.images import Found, ImageError, ImageRef, Skipped, find_images, live_images, ready_shape
 from reportgen.subject.masks import find_masks
+from reportgen.subject.sharded import digest_of_model
 from reportgen.subject.truth import Truth
-from reportgen.versions import library_versions
+from reportgen.versions import library_versions, versions_of
 
 RESOLVING = (
     "arch", "arch_arg", "weights", "num_classes", "output_kind", "input_size", "channels_in", "resize", "interpolation",
@@ -76,7 +78,7 @@ class Subject:
         """File name, or class of a live module; never a path."""
         if self.path is None:
             return type(self.module).__name__
-        return self.path.name.encode(errors="backslashreplace").decode()
+        return shown_name(self.path)
 
     @cached_property
     def refs(self) -> Mapping[str, ImageRef]:
@@ -157,10 +159,12 @@ def load_subject(
     if path is not None:
         if not path.exists():
             raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
-        if not path.is_file():
+        weights = weights_of(path)
+        if not weights.is_file():
             raise ModelFileError(f"{path.name!r} is not a file", "give the model file itself")
         try:
-            sha256 = memory.sha256(path)
+            sha256 = digest_of_model(weights, memory.sha256)
+            settings = {file.name: memory.sha256(file) for file in beside(weights)}
         except OSError as error:
             raise ModelFileError(f"cannot read {path.name!r}: {error.strerror}", "check its permissions") from None
         identity: dict[str, Any] = {
@@ -171,6 +175,7 @@ def load_subject(
             "num_classes": job.num_classes,
             "channels_in": job.channels_in,
             "code": digest_of_code(job.arch, job.pythonpath),
+            **({"beside": {**settings, **versions_of(("transformers",))}} if settings else {}),
         }
     else:
         if not hasattr(model, "named_modules"):

@@ -208,3 +208,41 @@ def test_large_inputs_go_in_small_batches() -> None:
     cpu = torch.device("cpu")
     assert [numerics(cpu, None, side * side)["batch"] for side in (32, 224, 299, 384, 528)] == [4, 4, 2, 1, 1]
     assert numerics(cpu, 8, 528 * 528)["batch"] == 8
+
+
+class _Backbone(nn.Module):
+    """Returns maps and what was pooled from them, as models of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.stage = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.Tanh())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.stage(self.stem(x))
+        return maps, maps.mean(dim=(2, 3))
+
+
+class _Classifier(nn.Module):
+    def __init__(self, pooled: bool) -> None:
+        super().__init__()
+        self.backbone = _Backbone()
+        self.head = nn.Linear(6, 3)
+        self.pooled = pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps, means = self.backbone(x)
+        scores: Tensor = self.head(means if self.pooled else maps.amax(dim=(2, 3)))
+        return scores
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_layer_whose_maps_are_passed_by_is_looked_through(pooled: bool) -> None:
+    """What is exchanged behind the backbone changes the scores only where its maps go on."""
+    torch.manual_seed(0)
+    found = discover(_Classifier(pooled).eval(), noise(2, 32))
+    layers = {layer.name: layer for layer in found.layers}
+    assert layers["backbone"].explains is not pooled
+    assert default_layers(found.layers) == ("backbone.stem", "backbone.stage" if pooled else "backbone")
+    assert (found.head.layer if found.head else None) == ("backbone.stage" if pooled else None)
+    assert found.forwards == 2

@@ -139,6 +139,14 @@ def test_precedence_and_candidates(tmp_path: Path) -> None:
     assert equal(vit.eval(), found, noise(1, 224))
 
 
+def test_parts_of_a_head_tell_architectures_apart(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    for name in ("iformer_m", "iformer_m_distilled"):
+        torch.save(timm.create_model(name, num_classes=3).state_dict(), tmp_path / "m.pt")
+        _found, facts = opened(tmp_path / "m.pt")
+        assert (facts.architecture, facts.how) == (f"timm:{name}", "recognised")
+
+
 def test_members_of_enumerations_as_older_pythons_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11.0 to 3.11.3: ``getattr(Format, "NCHW")`` in place of ``Format("NCHW")``."""
     timm = pytest.importorskip("timm")
