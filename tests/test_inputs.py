@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -265,6 +266,28 @@ def test_the_size_that_a_model_states_is_taken() -> None:
     report = audited(model, only=["predictions"], input_size=None)
     assert report.facts["model"]["input"]["size"] == [32, 32]
     assert "size" not in report.facts["model"]["input"]["assumed"]
+
+
+def test_what_a_live_module_of_timm_expects_is_assumed() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1, img_size=32)
+    told = audited(model, only=["predictions"], input_size=None).facts["model"]
+    assert (told["input"]["mean"], told["input"]["interpolation"]) == ([0.5, 0.5, 0.5], "bicubic")
+    assert told["input"]["size"] == [32, 32]
+    assert "mean" in told["input"]["assumed"]
+    assert not told["input"]["head_published"]
+
+
+def test_a_live_module_may_name_its_classes() -> None:
+    model = Tiny()
+    model.config: Any = SimpleNamespace(id2label={1: "dog", 0: "cat", 2: "hen", 3: "moped"})
+    report = audited(model, only=["predictions"])
+    names = {top["label"] for top in report.facts["predictions"][0]["top"]}
+    assert names == {"cat", "dog", "hen", "moped"}
+    model.config.id2label = {number: f"LABEL_{number}" for number in range(4)}
+    report = audited(model, only=["predictions"])
+    assert report.facts["predictions"][0]["top"][0]["label"].startswith("class ")
 
 
 def test_own_normalisation() -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from reportgen.subject.architectures import Published, published
+from reportgen.subject.images import shown
 from reportgen.subject.model_file import ModelFacts
 from reportgen.subject.modules import channels_of
 
 
 def live_facts(module: nn.Module) -> ModelFacts:
-    """What can be said of a live module: its class, and the channels that its first layer with weights takes."""
+    """What can be said of a live module: its class, the channels that its first layer with weights takes, what it
+    expects by timm's word, and the names of classes in a configuration like those of Hugging Face.
+    """
     cls = type(module)
+    expected = _expected(module)
+    outputs = getattr(module, "num_classes", None)
     return ModelFacts(
         file=cls.__name__,
         sha256="",
@@ -28,10 +36,30 @@ def live_facts(module: nn.Module) -> ModelFacts:
         stray=(),
         num_classes=None,
         channels_in=channels_of(module),
-        published=None,
-        labels=None,
-        head_published=False,
+        published=expected,
+        labels=_labels(module),
+        head_published=expected is not None and outputs == expected.classes,
     )
+
+
+def _expected(module: nn.Module) -> Published | None:
+    """What the weights expect that timm made the module for. Who trained it further may have done otherwise: it is
+    assumed, not stated.
+    """
+    cfg = getattr(module, "pretrained_cfg", None)
+    if not isinstance(cfg, Mapping) or not cfg:
+        return None
+    found = published("", cfg)
+    return found and replace(found, stated=False, source=str(cfg.get("architecture") or "timm"))
+
+
+def _labels(module: nn.Module) -> tuple[str, ...] | None:
+    """Names of classes by ``module.config.id2label``, but for the names that are none."""
+    named = getattr(getattr(module, "config", None), "id2label", None)
+    if not isinstance(named, Mapping) or set(named) != set(range(len(named))):
+        return None
+    labels = tuple(shown(str(named[number])) for number in range(len(named)))
+    return None if all(label == f"LABEL_{number}" for number, label in enumerate(labels)) else labels
 
 
 def size_of(module: nn.Module) -> tuple[int, int] | None:
