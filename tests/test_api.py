@@ -136,7 +136,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return weights and rest and torch.equal(one["torch"], other["torch"])
 
 
-def test_a_module_in_training_with_frozen_and_half_precise_parts_is_left_so() -> None:
+def test_a_module_in_training_with_frozen_parts_is_left_so() -> None:
     model = small().train()
     model[1].eval()
     model[4].weight.requires_grad_(False)

@@ -306,8 +306,12 @@ def test_the_report_says_that_rollout_has_no_class() -> None:
     assert report.facts["passes"]["forward"]["batches"] == 3, "one to look at layers, one scan, one for all maps"
 
 
-def test_rollout_alone_makes_a_report() -> None:
-    report = audited(lively(timm_vit), techniques={"class_activation": {"methods": [ROLLOUT]}})
+def test_rollout_alone_makes_a_report_and_a_warm_one_without_passes() -> None:
+    options: dict[str, Any] = {"techniques": {"class_activation": {"methods": [ROLLOUT]}}, "model_id": "the same"}
+    report = audited(lively(timm_vit), **options)
+    warm = audited(lively(timm_vit), **options)
+    assert warm.facts["passes"]["forward"]["batches"] == 0
+    assert warm.facts["techniques"]["class_activation"]["results"]["rollout"]["blocks"] == 3
     assert report.facts["techniques"]["class_activation"]["status"] == "complete"
     assert list(report.tensors("class_activation", image="image-0000")) == [ROLLOUT]
     assert report.facts["passes"]["backward"]["batches"] == 0
