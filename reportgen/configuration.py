@@ -129,7 +129,8 @@ def _inside(name: str, value: Any, error: UsageError) -> Where:
             try:
                 Job.from_options({name: [entry]})
             except UsageError:
-                key = next((key for key in entry if f" {key} " in f" {error.thing} "), None)
+                keys = entry if isinstance(entry, Mapping) else ()
+                key = next((key for key in keys if f" {key} " in f" {error.thing} "), None)
                 return (name, number, key) if key else (name, number)
     return (name,)
 
