@@ -85,7 +85,7 @@ def audit_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("model", metavar="MODEL", help="model file: .pt, .pth, .ckpt, .safetensors")
+    parser.add_argument("model", metavar="MODEL", help="model file (.pt, .pth, .ckpt, .safetensors) or folder")
     parser.add_argument("images", metavar="IMAGES", nargs="+", help="image folders or files")
     parser.add_argument(
         "-o",
@@ -145,7 +145,9 @@ def _audit(given: list[str]) -> int:
     config, plan, quiet = flags.pop("config", None), flags.pop("plan", False), flags.pop("quiet", False)
     bars = flags.pop("progress", False)
     flags.pop("verbose", None)
-    outputs = [Path(target) for target in flags.pop("output", [])] or [Path(f"{Path(model).stem}-report.html")]
+    outputs = [Path(target) for target in flags.pop("output", [])] or [
+        Path(f"{Path(model).resolve().stem}-report.html")
+    ]
     toml = read_toml(Path(config) if config else None, Path.cwd())
     job = Job.from_options(_merged(toml, flags))
     if plan:

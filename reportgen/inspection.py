@@ -6,14 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reportgen.errors import ModelFileError, ReportgenError
+from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.store import Store
 from reportgen.subject.digests import sha256_of
-from reportgen.subject.hub import weights_of
-from reportgen.subject.sharded import digest_of_model
+from reportgen.subject.hub import shown_name, weights_of
+from reportgen.subject.kinds import kind_of_file, kind_of_folder
+from reportgen.subject.sharded import digest_of_model, files_of
 from reportgen.subject.subject import Subject
+
+_FORMS = {
+    "state-dict": "a state dict",
+    "checkpoint": "a checkpoint",
+    "module": "a whole pickled module",
+    "safetensors": "weights in safetensors",
+    "torchscript": "a TorchScript program",
+    "exported": "a program of torch.export",
+}
+_MOST_NAMES = 20
 
 
 def inspect(
@@ -23,18 +34,18 @@ def inspect(
     be opened.
 
     Raises:
-        ModelFileError: if there is no such file.
+        ModelFileError: if there is no such file, or it cannot be read.
     """
-    from reportgen.subject.model_file import inspect_file
-
     if not path.exists():
         raise ModelFileError(f"there is no model file {path.name!r} at the path given", "check the path")
-    sha256 = digest_of_model(weights_of(path), sha256_of)
     job = Job.from_options({"arch": arch, "arch_arg": list(arch_args), "trust_model": trust})
-    found = dict(inspect_file(path, sha256=sha256, arch=arch, arch_args=job.arch_arg, trust=trust))
+    try:
+        found = inspect_file(path, arch=arch, arch_args=job.arch_arg, trust=trust)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {shown_name(path)!r}: {error.strerror}", "check its permissions") from None
     if found.get("error"):
         return found
-    subject = Subject(path, None, sha256, {"sha256": sha256}, (), (), 0, {})
+    subject = Subject(path, None, found["sha256"], {"sha256": found["sha256"]}, (), (), 0, {})
     try:
         with Laboratory(subject, job, Store(None), 1) as laboratory:
             resolution = laboratory.resolve(None)
@@ -57,18 +68,97 @@ def inspect(
     return found
 
 
+def inspect_file(
+    path: Path, *, arch: str | None = None, arch_args: Mapping[str, object] | None = None, trust: bool = False
+) -> dict[str, Any]:
+    """Whatever can be said of a file without running the model in it, as JSON values; with ``error`` and ``remedy``
+    where it cannot be opened as one.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    told: dict[str, Any] = {"file": shown_name(path)}
+    try:
+        weights = weights_of(path)
+        files = files_of(weights)
+        told["sha256"] = digest_of_model(weights, sha256_of)
+        told["size"] = sum(file.stat().st_size for file in files)
+        told["files"] = [file.name for file in files] if len(files) > 1 or path != weights else []
+        _tell_contents(told, path, weights)
+        _tell_model(told, path, arch, arch_args or {}, trust)
+    except ReportgenError as error:
+        told |= {"safe": False} if isinstance(error, UnsafeModelError) else {}
+        told |= {"error": error.thing, "remedy": error.remedy}
+        told.setdefault("what", _what(path, error.thing))
+    return told
+
+
+def _what(path: Path, error: str) -> str:
+    """What a refused file or folder is, where that is why it was refused; else nothing."""
+    kind = kind_of_folder(path) if path.is_dir() else kind_of_file(path)
+    return kind.what if kind is not None and kind.what in error else ""
+
+
+def _tell_contents(told: dict[str, Any], path: Path, weights: Path) -> None:
+    """What lies in the file: read as data, whatever it is."""
+    from reportgen.subject.contents import read_contents
+    from reportgen.subject.refusals import program_of
+
+    program = program_of(weights)
+    if program is not None:
+        told |= {"what": _FORMS[program], "format": program, "safe": False}
+        return
+    try:
+        contents = read_contents(weights, told["file"])
+    except UnsafeModelError:  # told by whoever opens the model
+        return
+    form = _FORMS[contents.format]
+    told["what"] = f"{form} of {contents.framework}" if contents.framework else form
+    told |= {"format": contents.format, "container": contents.container.kind, "safe": True}
+    told |= {"framework": contents.framework, "entry": contents.place, "weights": contents.weights}
+    told |= {"weights_there": list(contents.available), "beside": dict(contents.facts)}
+    told["not_run"] = list(contents.container.foreign)
+    told |= {"tensors": len(contents.state), "keys": list(contents.state)[:5]}
+    told["named"] = contents.own.get("architecture")
+
+
+def _tell_model(
+    told: dict[str, Any], path: Path, arch: str | None, arch_args: Mapping[str, object], trust: bool
+) -> None:
+    """What the model is. Raises what opening it does; candidates are told where the architecture is in doubt."""
+    from reportgen.subject.contents import read_contents
+    from reportgen.subject.model_file import open_model
+    from reportgen.subject.recognition import fitting
+
+    try:
+        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
+    except ArchitectureError:
+        if told.get("safe"):
+            told["candidates"] = list(fitting(read_contents(weights_of(path), told["file"]).shapes))[:_MOST_NAMES]
+        raise
+    told.setdefault("what", _FORMS.get(facts.format, facts.format))
+    told |= {"format": facts.format, "safe": facts.safe}
+    told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
+    told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "replaced": list(facts.replaced)}
+    told |= {"labels_from": facts.labels_from, "labels": list(facts.labels or ())}
+
+
+_WITHIN = 8
+"""Of a list, shown on the terminal."""
+
+
 def words(found: Mapping[str, Any]) -> str:
     """The same for the terminal: facts a line, then the layers that can be read as maps."""
     lines = []
     for name, value in found.items():
-        if name == "layers" or value in (None, "", [], ()):
+        if name == "layers" or value in (None, "", [], (), {}):
             continue
         if isinstance(value, Mapping):
             value = ", ".join(f"{k}={v}" for k, v in value.items() if v not in (None, [], ()))
         elif isinstance(value, list | tuple):
-            shown = ", ".join(str(item) for item in value[:8])
-            value = f"{shown}, … ({len(value)})" if len(value) > 8 else shown
-        lines.append(f"{name:15} {value}")
+            shown = ", ".join(str(item) for item in value[:_WITHIN])
+            value = f"{shown}, … ({len(value)})" if len(value) > _WITHIN else shown
+        lines.append(f"{name.replace('_', ' '):15} {value}")
     layers = [layer for layer in found.get("layers", ()) if len(layer["shape"]) == 3]
     if layers:
         lines.append(f"layers          {len(layers)} whose output reads as maps (channels × height × width):")

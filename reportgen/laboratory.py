@@ -78,7 +78,7 @@ class Laboratory:
             pipeline=asdict(pipeline),
             labels=labels if labels is not None else tuple(facts.get("labels") or ()),
             labels_from=self._labels_from,
-            output_kind=job.output_kind,
+            output_kind=_kind_of(module) if job.output_kind == "auto" else job.output_kind,
             device=job.device,
             batch_size=job.batch_size,
             precision=job.precision,
@@ -161,3 +161,9 @@ class Laboratory:
             )
         self._published = facts.published
         return module, asdict(facts)
+
+
+def _kind_of(module: Any) -> str:
+    """``multilabel`` where a model of transformers says that its classes do not exclude each other; else ``auto``."""
+    problem = getattr(getattr(module, "config", None), "problem_type", None)
+    return "multilabel" if problem == "multi_label_classification" else "auto"

@@ -172,8 +172,7 @@ def _about_replaced(file: Mapping[str, Any]) -> Finding:
         )
     else:
         detail = _(
-            "In place of {names} stand layers of reportgen that compute the same from the file's weights. "
-            "Give --trust-model to run the originals.",
+            "In place of {names} stand layers of reportgen that compute the same from the file's weights.",
             names=shown,
         )
     return Finding(

@@ -32,7 +32,7 @@ from reportgen.errors import StoreError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-SCHEMA = 1
+SCHEMA = 2
 """Part of every key: entries of another layout are never looked at."""
 
 Array = npt.NDArray[Any]
@@ -205,7 +205,7 @@ class Store:
         return None if found is None else Opened(found[1], {})
 
     def peek(self, key: str, name: str) -> tuple[Array, Mapping[str, Any]] | None:
-        """One array of bytes of the entry of `key`, and its facts; None where there is none.
+        """One array of bytes of the entry of `key`, and its facts; None where there is none that can be believed.
 
         The rest is not read, so that nothing vouches for it until one entry was found not to be sound.
         """
@@ -219,8 +219,11 @@ class Store:
                 start, end = header[name]["data_offsets"]
                 file.seek(start, os.SEEK_CUR)
                 array = np.frombuffer(file.read(end - start), np.uint8).reshape(header[name]["shape"])
-                facts = json.loads(header["__metadata__"]["facts"])
-        except (OSError, ValueError, KeyError, TypeError):
+                metadata = header["__metadata__"]
+                if not _vouched(metadata, key) or json.loads(metadata["marks"])[name] != _mark(name, array):
+                    return None
+                facts = json.loads(metadata["facts"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         _touch(path)
         return array, facts
@@ -229,12 +232,15 @@ class Store:
         """Digest of what the entry of `key` holds, as its header tells it; None where there is none."""
         if key in self._memory:
             entry = self._memory[key]
-            return _digest(entry.arrays, key + canonical(entry.facts))
+            return _digest(key, canonical(entry.facts), _marks(entry.arrays))
         path = self.path(key)
         try:
             with path.open("rb") as file:
-                told = str(_read_header(file)["__metadata__"]["digest"])
-        except (OSError, ValueError, KeyError, TypeError):
+                metadata = _read_header(file)["__metadata__"]
+            if not _vouched(metadata, key):
+                return None
+            told = str(metadata["digest"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         _touch(path)
         return told
@@ -329,22 +335,35 @@ class Store:
         return entries, freed
 
 
-def _digest(arrays: Mapping[str, Array], facts: str) -> str:
-    """Over the facts and, for each array, name, type, shape and bytes."""
-    digest = hashlib.sha256(facts.encode())
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name], order="C")
-        digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+def _mark(name: str, array: Array) -> str:
+    """Digest of an array: of its name, type, shape and bytes."""
+    array = np.asarray(array, order="C")
+    digest = hashlib.sha256(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _marks(arrays: Mapping[str, Array]) -> str:
+    return canonical({name: _mark(name, array) for name, array in arrays.items()})
+
+
+def _digest(key: str, facts: str, marks: str) -> str:
+    """Over everything in an entry: over the digests of its arrays, so that one array can be read and believed alone."""
+    return hashlib.sha256(f"{key}\0{facts}\0{marks}".encode()).hexdigest()
+
+
+def _vouched(metadata: Mapping[str, str], key: str) -> bool:
+    """Whether the header of an entry is what was written under `key`. Raises KeyError."""
+    return metadata["key"] == key and metadata["digest"] == _digest(key, metadata["facts"], metadata["marks"])
 
 
 def _encode(entry: Entry, key: str) -> bytes:
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(array, order="C") for name, array in entry.arrays.items()}
-    facts = canonical(entry.facts)
-    return save(arrays, metadata={"key": key, "facts": facts, "digest": _digest(arrays, key + facts)})
+    facts, marks = canonical(entry.facts), _marks(arrays)
+    told = {"key": key, "facts": facts, "marks": marks, "digest": _digest(key, facts, marks)}
+    return save(arrays, metadata=told)
 
 
 def _header(data: bytes) -> dict[str, Any]:
@@ -380,10 +399,9 @@ def _decode(data: bytes, key: str) -> Entry:
     try:
         metadata = _header(data)["__metadata__"]
         arrays = load(data)
-        facts = metadata["facts"]
-        if metadata["key"] != key or metadata["digest"] != _digest(arrays, key + facts):
+        if not _vouched(metadata, key) or metadata["marks"] != _marks(arrays):
             raise ValueError("the entry is not what was written")
-        return Entry(arrays, json.loads(facts))
+        return Entry(arrays, json.loads(metadata["facts"]))
     except (SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(str(error)) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -236,3 +237,20 @@ def test_own_architecture_and_own_preprocessing(subject: Path, tmp_path: Path) -
     assert facts["techniques"]["class_activation"]["status"] == "complete"
     assert str(code) not in sys.path
     assert main([str(tmp_path / "own.pt"), str(subject / "images"), "-q", "--arch", "mine_for_test:nothing"]) == 1
+
+
+def test_own_code_is_found_where_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m`` puts the working directory in front of the path: taken away, it is importable when asked for."""
+    (tmp_path / "net_of_cwd_for_test.py").write_text("from torch import nn\ndef net():\n    return nn.Linear(2, 3)\n")
+    torch.save({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, tmp_path / "m.pt")
+    monkeypatch.chdir(tmp_path)
+    words = ["inspect", "m.pt", "--arch", "net_of_cwd_for_test:net", "-o", "m.json"]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "argv", ["reportgen", *words])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("reportgen", run_name="__main__", alter_sys=True)
+    assert caught.value.code == 1
+    assert str(tmp_path) not in sys.path
+    assert "cannot be imported" in json.loads((tmp_path / "m.json").read_text())["error"]
+    assert main([*words, "--pythonpath", "."]) == 1  # found, and no network for images
+    assert "cannot be imported" not in json.loads((tmp_path / "m.json").read_text())["error"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from reportgen import store as module
 from reportgen.errors import StoreError
@@ -111,6 +112,26 @@ def test_only_what_is_sound_is_opened(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_what_is_read_alone_is_believed_by_itself(tmp_path: Path) -> None:
+    """Whatever byte of the header or of this array is damaged, and though nobody looks at the others."""
+    store, key = Store(tmp_path), key_of("x")
+    facts = {"errors": {"some image": "truncated"}}
+    store.put(key, {"index": np.arange(64, dtype=np.uint8).reshape(2, 32), "rows": np.zeros(9, np.float32)}, facts)
+    whole = store.path(key).read_bytes()
+    expected = np.arange(64).reshape(2, 32).tolist()
+    answers = 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x02
+        store.path(key).write_bytes(bytes(damaged))
+        found = store.peek(key, "index")
+        if found is not None:
+            answers += 1
+            assert (found[0].tolist(), found[1]) == (expected, facts), place
+    assert answers >= 36  # those of the other array do not count
+    assert store.digest(key) is not None
+
+
 def test_the_digest_tells_contents_apart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.digest(key_of("x")) is None
@@ -130,6 +151,23 @@ def test_an_entry_under_another_key_is_a_miss(tmp_path: Path) -> None:
     other.parent.mkdir(exist_ok=True)
     os.replace(store.path(key_of("x")), other)
     assert store.get(key_of("y")) is None
+
+
+def test_what_an_older_version_stored_is_never_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither under its own key nor, by whatever accident, under today's."""
+    store = Store(tmp_path)
+    monkeypatch.setattr(module, "SCHEMA", module.SCHEMA - 1)
+    old = key_of("x", n=1)
+    store.put(old, ARRAYS, FACTS)
+    monkeypatch.undo()
+    new = key_of("x", n=1)
+    assert new != old
+    assert store.get(new) is None
+    store.path(new).parent.mkdir(exist_ok=True)
+    metadata = {"key": new, "facts": "{}", "digest": "0" * 64}  # there were no marks then
+    store.path(new).write_bytes(save({"a": np.zeros(3, np.uint8)}, metadata=metadata))
+    assert (store.peek(new, "a"), store.digest(new), store.open(new)) == (None, None, None)
+    assert not store.path(new).exists()
 
 
 def test_full_disk_keeps_results_for_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
@@ -114,7 +115,8 @@ class Worker:
             needs, passes = one.planned.rows, self.passes
             probe = EngineProbe(passes.resolution, passes.module, needs, trace, classes, passes=passes, seen=looks)
             try:
-                computed = self.computed(one.planned, probe)
+                with self.last_resort():
+                    computed = self.computed(one.planned, probe)
             except OutOfMemory:
                 raise
             except Exception as error:
@@ -148,17 +150,8 @@ class Worker:
             return None, ()
         count = len(arrays)
         try:
-            trace = self.passes.forward(self.padded(arrays), count, taps=merged.taps, wrt=merged.wrt, coarse=True)
-            unreached = [tap for tap in merged.taps if tap not in trace.outputs]
-            if unreached:
-                raise PassError(f"layer {unreached[0]!r} was not reached", "choose another layer")
-            if not merged.backwards:
-                return trace, ()
-            assert trace.scores is not None
-            predicted = tuple(trace.scores[:count].argmax(dim=1).tolist())
-            for place, (rule, wrt) in enumerate(merged.backwards, 1):
-                trace.backward(0, predicted, wrt, keep=place < len(merged.backwards), rule=rule)
-            return trace, (predicted,)
+            with self.last_resort():
+                return self._passed(arrays, merged)
         except OutOfMemory:
             raise
         except (PassError, RuntimeError) as error:
@@ -174,6 +167,34 @@ class Worker:
                 active.remove(one)
         return self._scanned(arrays, [one for one in serving if one in active], active)
 
+    def _passed(self, arrays: Sequence[Array], merged: Merged) -> tuple[Trace, tuple[tuple[int, ...], ...]]:
+        count = len(arrays)
+        trace = self.passes.forward(self.padded(arrays), count, taps=merged.taps, wrt=merged.wrt, coarse=True)
+        unreached = [tap for tap in merged.taps if tap not in trace.outputs]
+        if unreached:
+            raise PassError(f"layer {unreached[0]!r} was not reached", "choose another layer")
+        if not merged.backwards:
+            return trace, ()
+        assert trace.scores is not None
+        predicted = tuple(trace.scores[:count].argmax(dim=1).tolist())
+        for place, (rule, wrt) in enumerate(merged.backwards, 1):
+            trace.backward(0, predicted, wrt, keep=place < len(merged.backwards), rule=rule)
+        return trace, (predicted,)
+
+    @contextmanager
+    def last_resort(self) -> Iterator[None]:
+        """Where one image alone does not fit there is nothing left to halve: what asked for it fails, not the run.
+
+        Raises:
+            PassError: instead of OutOfMemory.
+        """
+        try:
+            yield
+        except OutOfMemory as error:
+            if self.batch > 1:
+                raise
+            raise PassError(error.thing, error.remedy) from None
+
     def examine(self, batch: Batch, inputs: Mapping[str, Array]) -> dict[str, str]:
         """One batch of exhibits: one forward, one backward a rule and target, every technique. Returns failures by
         technique.
@@ -188,7 +209,8 @@ class Worker:
         )
         try:
             padded = self.padded([inputs[case.digest] for case in batch.cases])
-            trace = traced(self.passes, padded, len(batch.cases), batch.merged, classes)
+            with self.last_resort():
+                trace = traced(self.passes, padded, len(batch.cases), batch.merged, classes)
         except PassError as error:
             if len(batch.tasks) == 1:
                 return {batch.tasks[0].name: error.thing}
@@ -209,9 +231,10 @@ class Worker:
         trace = None
         if merged.units:
             try:
-                trace = self.passes.forward(
-                    image, 1, taps=merged.taps, scores=False, wrt=merged.wrt, rules=merged.rules
-                )
+                with self.last_resort():
+                    trace = self.passes.forward(
+                        image, 1, taps=merged.taps, scores=False, wrt=merged.wrt, rules=merged.rules
+                    )
             except PassError as error:
                 if len(work.tasks) == 1:
                     return {work.tasks[0].name: error.thing}
@@ -233,7 +256,8 @@ class Worker:
         for task in tasks:
             probe = EngineProbe(self.passes.resolution, self.passes.module, task.part.needs, trace, classes, alone)
             try:
-                computed = self.computed(task.planned, probe)
+                with self.last_resort():
+                    computed = self.computed(task.planned, probe)
             except OutOfMemory:
                 raise
             except Exception as error:
@@ -253,7 +277,8 @@ class Worker:
         passes = self.passes
         probe = EngineProbe(passes.resolution, passes.module, task.part.needs, ascend=ascents.run, passes=passes)
         try:
-            computed = self.computed(task.planned, probe)
+            with self.last_resort():
+                computed = self.computed(task.planned, probe)
         except OutOfMemory:
             raise
         except Exception as error:

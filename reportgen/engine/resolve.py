@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from reportgen.engine.device import choose_device, numerics
+from reportgen.engine.device import choose_device, is_out_of_memory, numerics
 from reportgen.engine.layers import IMAGES, blocks, default_layers, discover
 from reportgen.engine.passes import Counts, prepared
 from reportgen.engine.resolution import Resolution
-from reportgen.errors import LabelsError, PassError, ReportgenError
+from reportgen.errors import LabelsError, OutOfMemory, PassError, ReportgenError
 
 
 def resolve(
@@ -59,6 +59,8 @@ def resolve(
         except ReportgenError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory from None
             words = (str(error).strip().splitlines() or [""])[0][:200]
             raise PassError(
                 f"the model cannot process a {pipeline['channels']} × {height} × {width} input: {words}",

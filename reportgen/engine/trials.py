@@ -43,7 +43,8 @@ class Trials:
         images = worker.padded([inputs[case.digest] for case in trial.cases])
         classes = (tuple(case.targets[0] for case in trial.cases),)
         try:
-            bench = Bench.ready(worker.passes, self._twin, images, classes, trial.needs)
+            with worker.last_resort():
+                bench = Bench.ready(worker.passes, self._twin, images, classes, trial.needs)
         except PassError as error:
             if len(trial.tasks) == 1:
                 return {trial.tasks[0].name: error.thing}
@@ -53,7 +54,8 @@ class Trials:
         failures: dict[str, str] = {}
         for task in trial.tasks:
             try:
-                computed = worker.computed(task.planned, bench.probe(task.part.needs))
+                with worker.last_resort():
+                    computed = worker.computed(task.planned, bench.probe(task.part.needs))
             except OutOfMemory:
                 raise
             except Exception as error:

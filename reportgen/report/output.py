@@ -14,7 +14,7 @@ def check_writable(target: Path) -> None:
     """Raises OutputError if a file cannot be written there: better before the work than after it."""
     if target.is_dir():
         raise OutputError(f"{target.name!r} is a folder", "give a file name with -o")
-    folder = target.resolve().parent
+    folder = _followed(target).parent
     if not folder.is_dir():
         raise OutputError(f"the folder for {target.name!r} does not exist", "make it first")
     if not os.access(folder, os.W_OK):
@@ -29,13 +29,21 @@ def check_folder(directory: Path, what: str) -> None:
     Args:
         what: is to be written there, for the message.
     """
-    existing = directory.resolve()
+    existing = _followed(directory)
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         raise OutputError(f"{existing.name!r} is a file", f"give a folder for {what}")
     if not os.access(existing, os.W_OK):
         raise OutputError(f"the folder {existing.name!r} cannot be written", "check its permissions, or give another")
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead. Raises OutputError for one that leads back to itself."""
+    final = Path(os.path.realpath(path))
+    if final.is_symlink():
+        raise OutputError(f"{path.name!r} is a link that leads nowhere", "remove it, or give another name")
+    return final
 
 
 def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
@@ -47,7 +55,7 @@ def write_atomically(target: Path, data: bytes | Iterable[bytes]) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    final = target.resolve()
+    final = _followed(target)
     name = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{final.name[:40]}-", suffix=".part", dir=final.parent)

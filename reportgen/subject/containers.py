@@ -17,9 +17,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from reportgen.errors import ModelFileError, UnsafeModelError
+from reportgen.errors import ModelFileError
+from reportgen.subject.kinds import kind_of_file
+from reportgen.subject.refusals import not_ours, plain_pickle, program, program_among, unreadable
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
+    MOST_DIMENSIONS,
     MOST_LETTERS,
     ForbiddenGlobal,
     MalformedPickle,
@@ -33,6 +36,7 @@ from reportgen.subject.safe_pickle import (
 MOST_TENSORS = 50_000
 """The classifier with most parts has some two thousand."""
 _MOST_HEADER = 2**25
+_MOST_DIRECTORY = 2**23
 _MOST_COMPRESSED = 16
 _SLACK = 2**26
 _BROADCAST = 2**20
@@ -71,7 +75,7 @@ _STORAGES = {
     "QUInt8Storage": "uint8",
     "QInt32Storage": "int32",
 }
-_PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
+_MARK_OF_TAR = 257
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -105,7 +109,7 @@ class Container:
             ModelFileError: if one reaches beyond its storage, or all together beyond what views can explain.
         """
         described = [spec for spec in specs if isinstance(spec, TensorSpec)]
-        claimed = sum(prod(spec.size) * self._type(spec).itemsize for spec in described)
+        claimed = sum(prod(spec.size) * self._room(spec) for spec in described)
         if claimed > 4 * sum(self.sizes.values()) + _SLACK:
             raise ModelFileError("the file is damaged: its tensors claim more than its bytes", "get the file again")
         for spec in described:
@@ -135,6 +139,11 @@ class Container:
         last = spec.offset + sum((side - 1) * step for side, step in zip(spec.size, spec.stride, strict=True))
         if (last + 1) * self._type(spec).itemsize > there or prod(spec.size) > max(there, _BROADCAST):
             raise ModelFileError("the file is damaged: a tensor reaches beyond its bytes", "get the file again")
+
+    def _room(self, spec: TensorSpec) -> int:
+        """Bytes that one number takes in the network, which computes in float32."""
+        kind = self._type(spec)
+        return max(kind.itemsize, 4) if kind.is_floating_point else kind.itemsize
 
     def _type(self, spec: TensorSpec) -> torch.dtype:
         name = spec.dtype or spec.storage.dtype
@@ -180,43 +189,27 @@ def open_container(path: Path, shown: str) -> Container:
     if size == 0:
         raise ModelFileError(f"{shown!r} is empty", "get the file again")
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(_MARK_OF_TAR + 5)
+    bare = head[:1] in b"(cl]}"  # so begin the oldest pickles, and many texts
     try:
+        if head[_MARK_OF_TAR:] == b"ustar":
+            raise ModelFileError(
+                f"{shown!r} is a tar archive: PyTorch has not written such files since 2017",
+                "save it again with today's PyTorch",
+            )
         if head[:4] == b"PK\x03\x04":
             return _open_zip(path, shown, size)
-        if _looks_like_safetensors(head, size):
+        if _looks_like_safetensors(head[:16], size):
             return _open_safetensors(path, shown)
-        if head[:1] == b"\x80" or head[:1] in b"(cl]}":
+        if head[:1] == b"\x80" or bare:
             return _open_legacy(path, shown, size)
-    except ForbiddenGlobal as error:
-        raise UnsafeModelError(
-            f"opening {shown!r} could run code: it names {error.name}, which is not needed to read weights",
-            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-        ) from None
-    except MalformedPickle as error:
-        raise ModelFileError(f"{shown!r} is damaged: {error}", "get the file again") from None
+    except (ForbiddenGlobal, MalformedPickle) as error:
+        raise unreadable(error, path, shown, bare=bare) from None
     except UnsupportedTensor as error:
         raise ModelFileError(
             f"{shown!r} holds {error} tensors, which are not read", "save its weights as plain float32 tensors"
         ) from None
-    raise ModelFileError(
-        f"{shown!r} is {_what(head)}, not a PyTorch model", "give a .pt, .pth, .ckpt or .safetensors file"
-    )
-
-
-def _what(head: bytes) -> str:
-    known = {
-        b"\xff\xd8\xff": "a JPEG image",
-        b"\x89PNG": "a PNG image",
-        b"%PDF": "a PDF document",
-        b"\x1f\x8b": "a gzip archive",
-        b"GIF8": "a GIF image",
-        b"\x89HDF": "an HDF5 file (Keras?)",
-        b"<!DO": "an HTML page",
-        b"<htm": "an HTML page",
-        b"vers": "a pointer to a file in Git LFS",
-    }
-    return next((words for magic, words in known.items() if head.startswith(magic)), "a file of an unknown format")
+    raise not_ours(kind_of_file(path), shown)
 
 
 # zip
@@ -235,6 +228,10 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
     """The archive, once its directory was found plausible: no record larger than the file, none within another."""
     try:
+        with path.open("rb") as file:
+            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        if end and end[zipfile._ECD_SIZE] > _MOST_DIRECTORY:  # type: ignore[attr-defined]
+            raise zipfile.BadZipFile("its directory is larger than any of weights")
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises half a dozen kinds for a damaged directory
         raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
@@ -262,7 +259,7 @@ def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
 def _open_zip(path: Path, shown: str, size: int) -> Container:
     archive = _opened(path, shown, size)
     try:
-        return _read_zip(archive, shown)
+        return _read_zip(archive, path, shown)
     except (ModelFileError, MalformedPickle, ForbiddenGlobal, UnsupportedTensor):
         archive.close()
         raise
@@ -271,21 +268,15 @@ def _open_zip(path: Path, shown: str, size: int) -> Container:
         raise ModelFileError(f"{shown!r} is a damaged archive: {error}", "get the file again") from None
 
 
-def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
+def _read_zip(archive: zipfile.ZipFile, path: Path, shown: str) -> Container:
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    kind = _program(names)
+    kind = program_among(names)
     if kind is not None:
-        program = "a TorchScript program" if kind == "torchscript" else "an exported program"
-        raise UnsafeModelError(
-            f"{shown!r} is {program}: opening it means running its code",
-            "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-        )
+        raise program(kind, shown)
     pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
-        raise ModelFileError(
-            f"{shown!r} is a zip archive without weights of PyTorch", "give a .pt, .pth, .ckpt or .safetensors file"
-        )
+        raise not_ours(kind_of_file(path), shown)
     root = pickles[0].removesuffix("data.pkl")
     if archive.getinfo(pickles[0]).file_size > MOST_BYTES:
         raise ModelFileError(
@@ -313,23 +304,6 @@ def _read_zip(archive: zipfile.ZipFile, shown: str) -> Container:
     return Container("zip", tree, {}, _ZipRecords(archive, records), sizes, tuple(sorted(foreign)))
 
 
-def _program(names: Iterable[str]) -> str | None:
-    """``torchscript`` or ``exported`` by the names of the records, None for anything else."""
-    inside = {name.partition("/")[2] or name for name in names}
-    if not any(name.startswith(_PROGRAM) for name in inside):
-        return None
-    return "torchscript" if "constants.pkl" in inside else "exported"
-
-
-def program_of(path: Path) -> str | None:
-    """``torchscript`` or ``exported`` for a file that is a program, None for anything else."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _program(archive.namelist())
-    except Exception:  # no archive, or whatever its directory makes of zipfile
-        return None
-
-
 def _storage_of(pid: Any) -> StorageSpec:
     """('storage', type, key, location, count[, view]) as torch writes it."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], Name):
@@ -348,13 +322,9 @@ def _storage_of(pid: Any) -> StorageSpec:
 
 def _open_legacy(path: Path, shown: str, size: int) -> Container:
     with path.open("rb") as file:
-        magic = read_pickle(file, _refused, size)
+        magic = read_pickle(file, _refused, size, set())
         if magic != _LEGACY_MAGIC:
-            raise UnsafeModelError(
-                f"{shown!r} is a plain pickle, not a file of torch.save: only unpickling it, which could run code, "
-                f"would tell more",
-                "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)",
-            )
+            raise plain_pickle(magic, shown)
         read_pickle(file, _refused, size)  # protocol
         read_pickle(file, _refused, size)  # sizes of the writing machine; the storages are little-endian on all
         specs: dict[str, StorageSpec] = {}
@@ -411,6 +381,8 @@ def _open_safetensors(path: Path, shown: str) -> Container:
                 raise ModelFileError(f"{shown!r} holds {len(names)} tensors", "it is no image classifier")
             tensors = {name: opened.get_tensor(name) for name in names}
             metadata = dict(opened.metadata() or {})
+        if any(tensor.dim() > MOST_DIMENSIONS for tensor in tensors.values()):
+            raise ModelFileError(f"{shown!r} is damaged: a tensor of too many sides", "get the file again")
     except ModelFileError:
         raise
     except Exception as error:  # of the library: its own kind, and those of torch for types it does not know

@@ -103,7 +103,8 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
         raise ModelFileError(f"{shown!r} holds {len(contents.state)} tensors", "it is no image classifier")
     if any(len(key) > MOST_LETTERS or line(key, MOST_LETTERS) != key for key in contents.state):
         raise ModelFileError(f"{shown!r} is damaged: names of its weights are no words", "get the file again")
-    contents.container.check(contents.state.values())
+    module = contents.module
+    contents.container.check((contents.state if module is None else state_of(module, whole=True)).values())
     return contents
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reportgen.errors import ModelFileError
+from reportgen.subject.kinds import kind_of_folder
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -45,6 +46,9 @@ def weights_of(path: Path) -> Path:
     if there:
         names = ", ".join(repr(file.name) for file in there[:3])
         raise ModelFileError(f"the folder {shown!r} holds {len(there)} weights files: {names}", "give one of them")
+    kind = kind_of_folder(path)
+    if kind is not None:
+        raise ModelFileError(f"the folder {shown!r} is {kind.what}", kind.remedy)
     raise ModelFileError(
         f"the folder {shown!r} holds no weights",
         "give a model file, or a folder with config.json and model.safetensors",
@@ -52,7 +56,12 @@ def weights_of(path: Path) -> Path:
 
 
 def _weights_in(folder: Path) -> list[Path]:
-    files = (file for file in sorted(folder.iterdir()) if file.suffix in _SUFFIXES and file.is_file())
+    try:
+        files = [file for file in sorted(folder.iterdir()) if file.suffix in _SUFFIXES and file.is_file()]
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot read the folder {shown_name(folder)!r}: {error.strerror}", "check its permissions"
+        ) from None
     return [file for file in files if not _PART.fullmatch(file.name) and not file.name.startswith(_FOR_TRAINING)]
 
 

@@ -9,18 +9,19 @@ from typing import Any
 from torch import nn
 
 from reportgen.subject.architectures import Published, published
-from reportgen.subject.images import shown
 from reportgen.subject.model_file import ModelFacts
 from reportgen.subject.modules import channels_of
+from reportgen.subject.transformers_models import labels_of
 
 
 def live_facts(module: nn.Module) -> ModelFacts:
     """What can be said of a live module: its class, the channels that its first layer with weights takes, what it
-    expects by timm's word, and the names of classes in a configuration like those of Hugging Face.
+    expects by timm's word, and the names of classes that models of transformers carry.
     """
     cls = type(module)
     expected = _expected(module)
     outputs = getattr(module, "num_classes", None)
+    labels = labels_of({"id2label": getattr(getattr(module, "config", None), "id2label", None)})
     return ModelFacts(
         file=cls.__name__,
         sha256="",
@@ -37,8 +38,9 @@ def live_facts(module: nn.Module) -> ModelFacts:
         num_classes=None,
         channels_in=channels_of(module),
         published=expected,
-        labels=_labels(module),
+        labels=labels,
         head_published=expected is not None and outputs == expected.classes,
+        labels_from="module" if labels else None,
     )
 
 
@@ -51,15 +53,6 @@ def _expected(module: nn.Module) -> Published | None:
         return None
     found = published("", cfg)
     return found and replace(found, stated=False, source=str(cfg.get("architecture") or "timm"))
-
-
-def _labels(module: nn.Module) -> tuple[str, ...] | None:
-    """Names of classes by ``module.config.id2label``, but for the names that are none."""
-    named = getattr(getattr(module, "config", None), "id2label", None)
-    if not isinstance(named, Mapping) or set(named) != set(range(len(named))):
-        return None
-    labels = tuple(shown(str(named[number])) for number in range(len(named)))
-    return None if all(label == f"LABEL_{number}" for number, label in enumerate(labels)) else labels
 
 
 def size_of(module: nn.Module) -> tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,8 @@ from reportgen.subject.fitting import Misfit, classes_of, fill, fitting_prefix, 
 from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
 from reportgen.subject.modules import build, channels_of, strangers
 from reportgen.subject.recognition import Match, described, prefixes, recognise, stripped
-from reportgen.subject.sharded import digest_of_model, files_of
+from reportgen.subject.resized import recognise_resized, size_argument
+from reportgen.subject.sharded import files_of
 from reportgen.subject.transformers_models import build as build_from_transformers
 from reportgen.subject.transformers_models import check_is_classifier, labels_of
 from reportgen.subject.trusted import open_trusted
@@ -125,15 +125,10 @@ def open_model(
             return _from_transformers(contents, settings, shown, common)
         if settings is not None and settings.of_timm:
             contents = replace(contents, own={**own_words(settings.own()), **contents.own})
-        if contents.module is not None and arch is None:
-            try:
-                return _from_module(contents, shown, common)
-            except UnsafeModelError as refusal:
-                if trust:  # its own classes are wanted then
-                    raise
-                common["replaced"] = _without_its_classes(contents, shown, refusal)
-        if arch is None and is_body_and_head(contents.shapes):
-            return _from_body_and_head(contents, shown, common)
+        if arch is None:
+            made = _as_saved(contents, shown, common, trust)
+            if made is not None:
+                return made
         return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
     except UnsafeModelError:
         if not trust:
@@ -144,6 +139,20 @@ def open_model(
 
     module, facts = open_trusted(path, shown, arch, weights, fit)
     return module, ModelFacts(**{**vars(facts), **common})
+
+
+def _as_saved(
+    contents: Contents, shown: str, common: dict[str, Any], trust: bool
+) -> tuple[nn.Module, ModelFacts] | None:
+    """A pickled module, or what fastai saves; None where weights and a known architecture are what there is."""
+    if contents.module is not None:
+        try:
+            return _from_module(contents, shown, common)
+        except UnsafeModelError as refusal:
+            if trust:  # its own classes are wanted then
+                raise
+            common["replaced"] = _without_its_classes(contents, shown, refusal)
+    return _from_body_and_head(contents, shown, common) if is_body_and_head(contents.shapes) else None
 
 
 def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
@@ -229,6 +238,7 @@ def _from_weights(
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
     if how == "checkpoint":
         arch_args = {**contents.own.get("model_args", {}), **arch_args}
+    arch_args = {**size_argument(name, shapes, arch_args), **arch_args}
     if channels_in is not None:
         arch_args = {key: value for key, value in arch_args.items() if key != "in_chans"}
     module = construct(name, classes=classes, channels=channels_in, keys=state, arguments=arch_args)
@@ -275,7 +285,10 @@ def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tu
                 for name, misfit in misfits.items():
                     if misfit:
                         misfit.check(shown, f"{name}, which it is said to be", "get the file again, or give --arch")
-                raise
+                resized = recognise_resized(contents.shapes, shown)
+                if resized is None:
+                    raise
+                return resized.name, "recognised", resized.candidates, resized.prefix
             return believed, "checkpoint", (), _prefix_for(contents.shapes, believed)
         how = "checkpoint" if match.name in trusted else "recognised"
         return match.name, how, match.candidates, match.prefix
@@ -300,10 +313,12 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
     """
     known = described(name)
     shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
-    arguments = contents.own.get("model_args", {})
+    arguments = dict(contents.own.get("model_args", {}))
     classes = classes_of(shapes, known.heads) if known else None
     try:
-        module = meta(qualified(name), classes=classes, channels=None, keys=shapes, arguments=arguments)
+        name = qualified(name)
+        arguments |= size_argument(name, shapes, arguments)
+        module = meta(name, classes=classes, channels=None, keys=shapes, arguments=arguments)
     except ArchitectureError:
         return None
     if known is None:
@@ -356,48 +371,3 @@ def _facts(
         head_published=as_published,
         labels_from=source,
     )
-
-
-# inspect
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def inspect_file(
-    path: Path,
-    *,
-    sha256: str,
-    arch: str | None = None,
-    arch_args: Mapping[str, object] | None = None,
-    trust: bool = False,
-) -> dict[str, Any]:
-    """Whatever can be said of a file, as JSON values; with ``error`` and ``remedy`` where it cannot be opened as a
-    model.
-    """
-    shown, given = shown_name(path), path
-    path = weights_of(path)
-    told: dict[str, Any] = {
-        "file": shown,
-        "sha256": sha256 or digest_of_model(path, lambda file: hashlib.sha256(file.read_bytes()).hexdigest()),
-        "size": sum(file.stat().st_size for file in files_of(path)),
-    }
-    try:
-        contents = read_contents(path, shown)
-        told |= {
-            "format": contents.format,
-            "container": contents.container.kind,
-            "safe": True,
-            "weights": contents.weights,
-        }
-        told |= {"tensors": len(contents.state), "keys": list(contents.state)[:5]}
-        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
-        told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
-        told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "labels_from": facts.labels_from}
-    except UnsafeModelError as error:
-        told |= {"safe": False}
-        if not trust:
-            return {**told, "error": error.thing, "remedy": error.remedy}
-        _module, facts = open_model(given, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
-        told |= {"format": facts.format, "architecture": facts.architecture, "how": facts.how}
-    except ReportgenError as error:
-        told |= {"error": error.thing, "remedy": error.remedy}
-    return told

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.errors import ModelFileError, UnsafeModelError
+from reportgen.subject.containers import MOST_TENSORS
 from reportgen.subject.safe_pickle import MEMBER, MOST_LETTERS, Inert, Name, TensorSpec
 from reportgen.subject.twins import Twin, twin_of
 
@@ -48,15 +49,21 @@ def is_module(value: Any) -> bool:
     )
 
 
-def state_of(root: Inert) -> OrderedDict[str, TensorSpec]:
-    """Names to tensors of a stand-in module, as its ``state_dict`` would give them."""
+def state_of(root: Inert, *, whole: bool = False) -> OrderedDict[str, TensorSpec]:
+    """Names to tensors of a stand-in module, as its ``state_dict`` would give them.
+
+    Args:
+        whole: with the buffers that it would leave out.
+    """
     found: OrderedDict[str, TensorSpec] = OrderedDict()
     for prefix, module in _modules(root):
         hidden = module.state.get("_non_persistent_buffers_set") or ()
         for kind in ("_parameters", "_buffers"):
             for name, value in _mapping(module.state.get(kind)).items():
-                if isinstance(value, TensorSpec) and not (kind == "_buffers" and name in hidden):
+                if isinstance(value, TensorSpec) and (whole or not (kind == "_buffers" and name in hidden)):
                     found[f"{prefix}{name}"] = value
+        if len(found) > MOST_TENSORS:
+            raise ModelFileError("the pickled module is damaged: its weights have no end", "get the file again")
     return found
 
 
@@ -159,7 +166,7 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
         for name, value in _mapping(one.state).items():
             if name in _STRUCTURE or (issubclass(cls, Twin) and name not in cls.takes and name != "forward"):
                 continue
-            if hasattr(nn.Module, name) and name not in ("call_super_init", "dump_patches"):
+            if name.startswith("__") or (hasattr(nn.Module, name) and name not in ("call_super_init", "dump_patches")):
                 raise _own_code(shown, f"{one.path} whose {name} is exchanged")
             if callable(getattr(cls, name, None)) or isinstance(getattr(cls, name, None), property):
                 raise _own_code(shown, f"{one.path} whose {name} is exchanged")
@@ -197,9 +204,14 @@ def _class(path: str, shown: str) -> type[nn.Module]:
             raise ModelFileError(
                 f"{shown!r} needs {path}, which cannot be imported", f"pip install -U {package}"
             ) from None
-        if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(_PACKAGES):
+        if isinstance(found, type) and issubclass(found, nn.Module) and all(map(_plain, found.__mro__)):
             return found
     raise _own_code(shown, path)
+
+
+def _plain(cls: type) -> bool:
+    """Whether a class is a part of a network and no more: no graph that holds code, no way to spread over machines."""
+    return cls.__module__.startswith(_PACKAGES) or cls.__module__ in ("builtins", "abc", "typing", "collections.abc")
 
 
 def _own_code(shown: str, what: str) -> UnsafeModelError:
@@ -276,7 +288,8 @@ def _function(path: str) -> Any:
     try:
         if module in ("torch.nn.functional", "torch._C._nn", "torch"):
             found = getattr(torch._C._nn, name, None) if module == "torch._C._nn" else _imported(path)
-            plain = isinstance(found, types.FunctionType | types.BuiltinFunctionType) and not name.startswith("_")
+            ours = isinstance(found, types.FunctionType) and found.__module__ == module  # others only help it
+            plain = (ours or isinstance(found, types.BuiltinFunctionType)) and not name.startswith("_")
             return found if plain or isinstance(found, torch.dtype) else None
         if path.startswith(("torch.nn.modules.", "torchvision.ops.", "timm.layers.")):
             found = _imported(path)

@@ -128,7 +128,7 @@ def _fits(shapes: Shapes, prefix: str) -> list[Fit]:
         heads = sum(below[head] for head in one.heads)
         left = len(keys) - heads - (one.stop - one.start)
         found.append(Fit(one, prefix, float(shares[place]), left, heads))
-        if shares[place] < 1 and len(found) > 5:
+        if shares[place] < 1 and len(found) > 8:
             break
     return found
 
@@ -166,17 +166,20 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
         ArchitectureError: if none fits, with the nearest names; if several do that compute different functions, with
         all.
     """
-    nearest: list[Fit] = []
     for prefix in prefixes(shapes):
         fits = _fits(stripped(shapes, prefix), prefix)
         whole = [fit for fit in fits if fit.share == 1 and fit.heads]
         if whole:
-            return _choose(whole, shown, trusted, stripped(shapes, prefix))
-        nearest += fits[:4]
-    nearest.sort(key=lambda fit: -fit.share)
+            return choose(whole, shown, trusted, stripped(shapes, prefix))
     from reportgen.subject.strangers import refusal
 
-    raise refusal(shapes, nearest, shown)
+    raise refusal(shapes, near(shapes), shown)
+
+
+def near(shapes: Shapes) -> list[Fit]:
+    """The architectures that come nearest, best first."""
+    found = [fit for prefix in prefixes(shapes) for fit in _fits(stripped(shapes, prefix), prefix)[:8]]
+    return sorted(found, key=lambda fit: -fit.share)
 
 
 def fitting(shapes: Shapes) -> tuple[str, ...]:
@@ -192,7 +195,8 @@ def fitting(shapes: Shapes) -> tuple[str, ...]:
     return ()
 
 
-def _choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str], shapes: Shapes) -> Match:
+def choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str], shapes: Shapes) -> Match:
+    """One of several that fit. Raises ArchitectureError if they compute different things."""
     fewest = min(fit.left for fit in whole)
     best = sorted((fit for fit in whole if fit.left == fewest), key=lambda fit: (len(fit.known.name), fit.known.name))
     if not trusted and len({fit.known.function for fit in best}) > 1:

@@ -30,7 +30,10 @@ MOST_STEPS = 3_000_000
 MOST_LETTERS = 1000
 """Of a name: of a class, a weight, an attribute."""
 MOST_DIMENSIONS = 64
+MOST_NUMBERED = 100_000
+"""Keys that are no words, and members of sets: numbers can be chosen so that a dictionary takes each for the others."""
 _MOST_KEY = 64
+_MOST_KEY_NUMBER = 2**60
 _MOST_INTEGER = 255
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
@@ -140,6 +143,8 @@ class TensorSpec:
     parameter: bool = False
 
 
+_FROM_TYPE: Final = "torch._tensor._rebuild_from_type_v2"
+"""The path of what calls another: (function, class, arguments, state)."""
 MEMBER: Final = "builtins.getattr"
 """The path of what stands for a member of an enumeration that is given by its name."""
 
@@ -198,8 +203,10 @@ def _key(value: Any, depth: int = 2) -> Any:
     if isinstance(value, tuple) and depth and len(value) <= _MOST_KEY:
         for item in value:
             _key(item, depth - 1)
-    elif value is not None and not isinstance(value, str | bytes | int | float | complex | Name | Inert | TensorSpec):
+    elif value is not None and not isinstance(value, str | bytes | int | float | Name | Inert | TensorSpec):
         raise MalformedPickle(f"a {type(value).__name__} as a key")
+    elif isinstance(value, int) and not -_MOST_KEY_NUMBER < value < _MOST_KEY_NUMBER:
+        raise MalformedPickle("a number without end as a key")
     return value
 
 
@@ -216,6 +223,10 @@ def _set(*args: Any) -> set[Any]:
     if args and not isinstance(args[0], list | tuple | set):
         raise MalformedPickle("a set of something that is no list")
     return {_key(item) for item in args[0]} if args else set()
+
+
+def _frozen(*args: Any) -> frozenset[Any]:
+    return frozenset(_set(*args))
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
@@ -254,12 +265,6 @@ def _parameter(data: Any, *_rest: Any) -> Any:
     return Inert("torch.nn.parameter.Parameter", (data,))
 
 
-def _from_type(function: Any, _kind: Any, args: Any, _state: Any) -> Any:
-    if not isinstance(function, Name) or not isinstance(args, tuple):
-        raise MalformedPickle("a tensor subclass without its tensor")
-    return function(*args)
-
-
 def _size(value: Any = ()) -> tuple[int, ...]:
     return _numbers(value)
 
@@ -291,14 +296,13 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
     "__builtin__.set": _set,
     "builtins.set": _set,
-    "__builtin__.frozenset": lambda *args: frozenset(_set(*args)),
-    "builtins.frozenset": lambda *args: frozenset(_set(*args)),
+    "__builtin__.frozenset": _frozen,
+    "builtins.frozenset": _frozen,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _from_type,
     "torch.Size": _size,
     "torch._utils._rebuild_sparse_tensor": _unsupported("sparse"),
     "torch._utils._rebuild_qtensor": _unsupported("quantised"),
@@ -310,7 +314,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
 
 def allowed(path: str) -> bool:
     """Whether a file may name this at all. Nothing named is ever called; what no weights need says what the file is."""
-    return path in _BUILDERS or path in _NAMES or path.startswith(_PACKAGES)
+    return path in _BUILDERS or path in _NAMES or path == _FROM_TYPE or path.startswith(_PACKAGES)
 
 
 # the machine
@@ -332,6 +336,15 @@ class _Counted(dict[int, Callable[[Any], None]]):
             raise MalformedPickle("its pickle has no end")
 
 
+class _Memo(dict[int, Any]):
+    """What a pickle refers to again; it numbers it from 0."""
+
+    def __setitem__(self, number: int, value: Any) -> None:
+        if number > MOST_STEPS:
+            raise MalformedPickle("a memory without end")
+        super().__setitem__(number, value)
+
+
 class _Reader(pickle._Unpickler):
     """Python's own unpickler with every opcode that makes or changes an object replaced."""
 
@@ -351,6 +364,8 @@ class _Reader(pickle._Unpickler):
         self._foreign = foreign
         self._steps = _Counted(type(self).dispatch)
         self.dispatch = self._steps  # type: ignore[misc]
+        self._numbered = 0
+        self.memo = _Memo()
 
         def bounded(size: int) -> bytes:
             if size > most:  # asking for it would allocate it
@@ -379,10 +394,25 @@ class _Reader(pickle._Unpickler):
         """What a stand-in makes of its arguments; what it may copy of them is counted."""
         if self._foreign is not None and isinstance(function, Inert):  # what another stand-in would have made
             function = Name(function.path)
-        if not isinstance(function, Name) or not isinstance(args, tuple):
-            raise MalformedPickle(what)
-        self._steps.spend(len(args) + sum(len(one) for one in args if isinstance(one, list | tuple | dict | set)))
+        while True:
+            if not isinstance(function, Name) or not isinstance(args, tuple):
+                raise MalformedPickle(what)
+            self._steps.spend(len(args) + sum(len(one) for one in args if isinstance(one, list | tuple | dict | set)))
+            if function.path != _FROM_TYPE or len(args) != 4:
+                break
+            function, _class, args, _state = args
+        if (
+            _BUILDERS.get(function.path) in (_ordered, _set, _frozen)
+            and args
+            and isinstance(args[0], list | tuple | set)
+        ):
+            self._number(len(args[0]))
         return function(*args)
+
+    def _number(self, count: int) -> None:
+        self._numbered += count
+        if self._numbered > MOST_NUMBERED:
+            raise MalformedPickle("more numbers as keys than there are classes")
 
     def load_reduce(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()
@@ -411,6 +441,7 @@ class _Reader(pickle._Unpickler):
         target = self.stack[-1]
         if not isinstance(target, dict | Inert) or len(items) % 2:
             raise MalformedPickle("entries of something that is no dictionary")
+        self._number(sum(not isinstance(key, str) for key in items[::2]))
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_key(key)] = value
 
@@ -431,11 +462,26 @@ class _Reader(pickle._Unpickler):
         target = self.stack[-1]
         if not isinstance(target, set | Inert):
             raise MalformedPickle("members of something that is no set")
+        self._number(len(items))
         for item in items:
             target.add(_key(item))
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(_key(item) for item in self.pop_mark()))  # type: ignore[attr-defined]
+        items = self.pop_mark()
+        self._number(len(items))
+        self.append(frozenset(_key(item) for item in items))  # type: ignore[attr-defined]
+
+    def load_int(self) -> None:
+        super().load_int()  # type: ignore[misc]
+        self._short()
+
+    def load_long(self) -> None:
+        super().load_long()  # type: ignore[misc]
+        self._short()
+
+    def _short(self) -> None:
+        if self.stack[-1].bit_length() > 8 * _MOST_INTEGER:
+            raise MalformedPickle("a number without end")
 
     def load_long4(self) -> None:
         (size,) = struct.unpack("<i", self.read(4))  # type: ignore[attr-defined]
@@ -456,6 +502,8 @@ class _Reader(pickle._Unpickler):
     dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.ADDITEMS[0]] = load_additems
     dispatch[pickle.FROZENSET[0]] = load_frozenset
+    dispatch[pickle.INT[0]] = load_int
+    dispatch[pickle.LONG[0]] = load_long
     dispatch[pickle.LONG4[0]] = load_long4
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 

@@ -18,18 +18,12 @@ from reportgen.subject.hub import Settings
 from reportgen.text import line
 
 _CLASSIFIES = "ForImageClassification"
+_TABLES = ("id2label", "label2id")
 _MOST_DEPTH = 1000
 _MOST_NUMBER = 2**24
 _MOST_LABEL = 200
-_REMOTE = (
-    "auto_map",
-    "backbone",
-    "use_timm_backbone",
-    "use_pretrained_backbone",
-    "backbone_kwargs",
-    "custom_pipelines",
-)
-"""Entries by which a configuration names code or weights that are not in the directory."""
+_REMOTE = ("adapter", "auto_map", "backbone", "fusion", "implementation", "kernel", "peft", "pipeline", "quantization")
+"""Words in the names of entries by which a configuration could ask for code or weights from elsewhere."""
 
 
 def check_is_classifier(settings: Settings, shown: str) -> None:
@@ -88,7 +82,7 @@ def _class_and_config(settings: Settings, kind: str, shown: str) -> tuple[Any, A
         raise ArchitectureError(
             f"{shown!r} is a model of transformers, which is not installed", "pip install 'reportgen[hf]'"
         ) from None
-    table = {key: value for key, value in settings.config.items() if key not in _REMOTE}
+    table = _of_its_own(settings.config)
     _check_numbers(table, shown)
     try:
         with quiet():
@@ -105,9 +99,21 @@ def _class_and_config(settings: Settings, kind: str, shown: str) -> tuple[Any, A
     return next((cls for cls in several if cls.__name__ in settings.classes), several[0]), config
 
 
+def _of_its_own(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what is not meant for files, or could ask for something from elsewhere."""
+    return {
+        key: _of_its_own(value) if isinstance(value, Mapping) and key not in _TABLES else value
+        for key, value in table.items()
+        if not key.startswith("_") and not any(word in key for word in _REMOTE)
+    }
+
+
 def _check_numbers(table: Mapping[str, Any], shown: str) -> None:
     """Raises ArchitectureError for sizes that no network has, before it is built."""
     for key, value in table.items():
+        if isinstance(value, Mapping) and key not in _TABLES:
+            _check_numbers(value, shown)
+            continue
         most = _MOST_DEPTH if "layers" in key or key in ("depths", "num_encoder_blocks") else _MOST_NUMBER
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(one, int) and not isinstance(one, bool) and abs(one) > most for one in numbers):

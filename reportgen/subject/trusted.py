@@ -8,6 +8,7 @@ cannot.
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.architectures import Published
 from reportgen.subject.checkpoints import EMA, RAW, is_state, tensors_of
-from reportgen.subject.containers import Container, program_of
+from reportgen.subject.containers import Container
 from reportgen.subject.contents import Contents, own_words
 from reportgen.subject.exported import FixedBatch, input_shape, same, tree_of
 from reportgen.subject.modules import channels_of
 from reportgen.subject.recognition import fitting
+from reportgen.subject.refusals import program_of
 
 if TYPE_CHECKING:
     from reportgen.subject.model_file import ModelFacts
@@ -59,7 +61,7 @@ def open_trusted(path: Path, shown: str, arch: str | None, weights: str | None, 
                 return _script(torch.jit.load(str(path), map_location="cpu"), shown, arch, fit)  # type: ignore[no-untyped-call]
             if kind == "exported":
                 return _exported(torch.export.load(str(path)), shown, arch, fit)
-            made = torch.load(path, map_location="cpu", weights_only=False)
+            made = _unpickled(path)
         except (ArchitectureError, ModelFileError):
             raise
         except Exception as error:  # whatever the file's code raises
@@ -68,6 +70,19 @@ def open_trusted(path: Path, shown: str, arch: str | None, weights: str | None, 
                 f"{shown!r} cannot be opened even with --trust-model ({words})", "open it where it was made"
             ) from error
     return _pickled(made, shown, arch, weights, fit)
+
+
+def _unpickled(path: Path) -> Any:
+    """What a file of torch.save holds, or a plain pickle."""
+    with path.open("rb") as file:
+        plain = file.read(2)[:1] == b"\x80"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except RuntimeError:
+        if not plain:
+            raise
+        with path.open("rb") as file:  # torch.load asks for a mark that pickle alone does not write
+            return pickle.load(file)
 
 
 def _pickled(made: Any, shown: str, arch: str | None, weights: str | None, fit: Fit) -> Opened:

@@ -16,7 +16,7 @@ from reportgen.figures.figure import Figure, Panel, Row
 from reportgen.findings import Finding, Severity
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.technique import Block, Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Block, Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class ChannelHealth(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         return (Forward(taps=self.layers, scores=False),)
 
     def compute(self, probe: Probe) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from reportgen.store import Array
 from reportgen.techniques.cam_formulas import GRADIENT_METHODS, maps_by_gradient, precise, weighted
 from reportgen.techniques.contrast import contrast
 from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
-from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Case, Evidence, NoMaps, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class ClassActivation(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         rolls, pairs = self._rolls(resolution), self._pairs(resolution)
         if not rolls and not pairs and self.methods == (ROLLOUT,):
             raise NotApplicable(WINDOWS if resolution.attends else NO_ATTENTION)

@@ -16,7 +16,7 @@ from reportgen.figures.patches import Place, patch, where
 from reportgen.figures.tiles import synthetic
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.technique import Block, Case, Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Block, Case, Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Exemplars(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         for name in self.layers:
             self._chosen(resolution.layer(name))
         return (Forward(taps=self.layers, scores=False), Record(), Beside(ASCENT))

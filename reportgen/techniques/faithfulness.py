@@ -19,7 +19,7 @@ from reportgen.store import Array
 from reportgen.techniques.cam_formulas import GRADIENT_METHODS
 from reportgen.techniques.class_activation import TITLES, ClassActivation
 from reportgen.techniques.measurement import MEAN_SCHEMA, Measurement, after, afters, mean
-from reportgen.techniques.technique import Evidence, NotApplicable, Probe
+from reportgen.techniques.technique import Evidence, NoMaps, Probe
 from reportgen.text import Message, _, listed, verbatim
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Faithfulness(Measurement):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         count = len(self.methods) * len(self.layers) + len(BASELINES)
         return (
             Forward(),

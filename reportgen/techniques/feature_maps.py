@@ -15,7 +15,7 @@ from reportgen.figures.tiles import COARSE, grey_tile
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.literature import ZEILER2014
-from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Case, Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class FeatureMaps(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         if not self.channels.startswith("top:"):
             for layer in self.layers:
                 choose_channels(self.channels, resolution.layer(layer).shape[0])

@@ -17,7 +17,7 @@ from reportgen.figures.tiles import synthetic
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.technique import Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class MaxActivation(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         return tuple(
             Ascent(layer, self._chosen(resolution.layer(layer)), method, self.steps, self.size, self.seed)
             for layer in self.layers

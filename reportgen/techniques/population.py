@@ -20,7 +20,7 @@ from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
 from reportgen.techniques.regions import PLACES, Share, corner_cells, frame, surely
-from reportgen.techniques.technique import Block, Case, Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.technique import Block, Case, Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Population(Technique):
 
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
-            raise NotApplicable(_("no layer of this model gives spatial maps"))
+            raise NoMaps(resolution)
         forward = Forward(taps=self.layers)
         # of the graph no more is kept than lies behind that layer
         return (forward,) if self._pooled(resolution) else (forward, Backward(wrt=self.layers))

@@ -36,7 +36,7 @@ from reportgen.findings import Finding, FindingRule, Limits
 from reportgen.language import translator
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.text import Message
+from reportgen.text import Message, _
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,14 @@ class NotApplicable(Exception):
     def __init__(self, reason: Message) -> None:
         super().__init__(str(reason))
         self.reason = reason
+
+
+class NoMaps(NotApplicable):
+    """No layer of the model can be looked at as maps."""
+
+    def __init__(self, resolution: Resolution) -> None:
+        scripted = _("the layers of a scripted model cannot be looked at")
+        super().__init__(_("no layer of this model gives spatial maps") if resolution.tappable else scripted)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -40,12 +42,14 @@ class Fault:
 
     Attributes:
         how: ``before`` or ``after``: the process dies there. ``full store``, ``full output``: from there on the disk
-            has no room for the one or the other. ``count``: writes are only counted.
-        at: number of the boundary, from 0, in the order in which the run comes to them.
+            has no room for the one or the other. ``count``: writes are only counted. ``moment``: it dies after so many
+            seconds of the processor's time, wherever it is then. ``vanish``: the store is removed there. ``read-only``:
+            nothing in the store can be changed.
+        at: number of the boundary, from 0, in the order in which the run comes to them; or seconds.
     """
 
     how: str
-    at: int = 0
+    at: float = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,21 @@ def documents(out: Path) -> dict[str, bytes]:
     return {path.suffix: path.read_bytes() for path in sorted(out.glob("report.*"))}
 
 
+def end_after(seconds: float) -> None:
+    """Let the system end this process after so many seconds of work, at once, as a kill does.
+
+    Work is counted and not time, so that moments are spread over a run however busy the machine is. The program that
+    takes the place of this one inherits it.
+    """
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, max(seconds, 0.001))
+
+
+def seconds_of(out: Path) -> float:
+    """Time of the processor that a run took."""
+    return float((out / "seconds").read_text())
+
+
 def boundaries(out: Path) -> list[str]:
     """The writes a run under ``Fault(0, "count")`` came to."""
     return (out / "boundaries").read_text().splitlines()
@@ -123,6 +142,25 @@ def calls(out: Path) -> list[int]:
 def leftovers(folder: Path) -> list[Path]:
     """Files that were begun and not finished."""
     return [path for path in folder.rglob("*") if path.suffix in (".part", ".tmp")]
+
+
+class Undisturbed:
+    """What a run comes to that nobody disturbs: its documents, its writes, how much processor time it takes."""
+
+    def __init__(self, context: ForkServerContext, folder: Path) -> None:
+        self.context, self.subject = context, small(folder / "subject")
+        assert finished(context, self.subject, folder / "warming-up", folder / "first") == 0  # what is imported lazily
+        assert finished(context, self.subject, folder / "cache", folder / "whole", Fault("count")) == 0
+        self.seconds = seconds_of(folder / "whole")
+        self.documents = documents(folder / "whole")
+        self.writes = boundaries(folder / "whole")
+
+    def resumes(self, cache: Path, out: Path) -> None:
+        """A run on what is left of a disturbed one gives the same documents and begins nothing that it does not end."""
+        begun = set(leftovers(out))  # by one that was killed: nobody knows that it is not alive any more
+        assert finished(self.context, self.subject, cache, out) == 0
+        assert documents(out) == self.documents
+        assert set(leftovers(out)) == begun
 
 
 # in the process of a run
@@ -144,7 +182,9 @@ def _run(subject: Subject, cache: Path, out: Path, fault: Fault | None, locks: b
     from reportgen.cli import main
 
     targets = [word for kind in subject.kinds for word in ("-o", str(out / f"report.{kind}"))]
-    sys.exit(main([str(subject.model), str(subject.images), *subject.words, *targets]))
+    status = main([str(subject.model), str(subject.images), *subject.words, *targets])
+    (out / "seconds").write_text(str(time.process_time()))
+    sys.exit(status)
 
 
 def _count_calls(out: Path) -> None:
@@ -166,8 +206,28 @@ def _weaken() -> None:
     filelock.FileLock.release = lambda _self, **_options: None  # type: ignore[assignment,method-assign]
 
 
+def _lock_down(cache: Path) -> None:
+    """Every call that would change something below a folder fails, as on a file system that is mounted so."""
+    inside = str(cache) + os.sep
+
+    def refused(event: str, words: tuple[Any, ...]) -> None:
+        changing = event in ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.utime", "os.chmod", "os.truncate")
+        if event == "open" and isinstance(words[2], int):
+            changing = bool(words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if changing and any(isinstance(word, str | Path) and str(word).startswith(inside) for word in words):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    sys.addaudithook(refused)
+
+
 def _arm(fault: Fault, cache: Path, out: Path) -> None:
-    """Put the fault in the way of every write."""
+    """Put the fault in the way of every write, or at the end of a time."""
+    if fault.how == "moment":
+        end_after(fault.at)
+        return
+    if fault.how == "read-only":
+        _lock_down(cache)
+        return
     passed = iter(range(sys.maxsize))
 
     def armed(real: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -180,6 +240,8 @@ def _arm(fault: Fault, cache: Path, out: Path) -> None:
                 stored = Path(options["dir"]).is_relative_to(cache)
                 if stored == (fault.how == "full store"):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if number == fault.at and fault.how == "vanish":
+                shutil.rmtree(cache)
             if number == fault.at and fault.how == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             found = real(*args, **options)

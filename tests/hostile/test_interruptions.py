@@ -3,6 +3,7 @@
 More than the few of a usual test run, in about a second a processor each:
 
     python -m pytest tests/hostile/test_interruptions.py --kills 200 --every-write
+    python -m pytest tests/hostile/test_interruptions.py --demo-kills 10 --demo-preset quick
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -24,44 +27,18 @@ import pytest
 from tests.hostile.runs import (
     Fault,
     Subject,
-    boundaries,
+    Undisturbed,
     calls,
     documents,
+    end_after,
     finished,
     leftovers,
-    server,
-    small,
     start,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed")
 FEW = 6
 """Writes at which a run is killed in a usual test run."""
-
-
-class Undisturbed:
-    """What a run comes to that nobody disturbs: its documents, its writes, and how long it takes."""
-
-    def __init__(self, context: ForkServerContext, folder: Path) -> None:
-        self.context, self.subject = context, small(folder / "subject")
-        assert finished(context, self.subject, folder / "warming-up", folder / "first") == 0  # what is imported lazily
-        begin = time.monotonic()
-        assert finished(context, self.subject, folder / "cache", folder / "whole", Fault("count")) == 0
-        self.seconds = time.monotonic() - begin
-        self.documents = documents(folder / "whole")
-        self.writes = boundaries(folder / "whole")
-
-    def resumes(self, cache: Path, out: Path) -> None:
-        """A run on what is left of a disturbed one gives the same documents and begins nothing that it does not end."""
-        begun = set(leftovers(out))  # by one that was killed: nobody knows that it is not alive any more
-        assert finished(self.context, self.subject, cache, out) == 0
-        assert documents(out) == self.documents
-        assert set(leftovers(out)) == begun
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return Undisturbed(server(), tmp_path_factory.mktemp("interruptions"))
 
 
 def step_of(out: Path) -> str:
@@ -78,13 +55,9 @@ def test_killed_at_a_random_moment(
     wanted = request.config.getoption("--kills")
     while seen.total() < wanted:
         cache, out = tmp_path / "cache", tmp_path / "out"
-        process = start(undisturbed.context, undisturbed.subject, cache, out)
-        process.join(chance.uniform(0, undisturbed.seconds))
-        alive = process.is_alive()
-        process.kill()
-        process.join()
-        if alive and process.exitcode == -signal.SIGKILL:  # otherwise it was done: no work was under way
-            seen[step_of(out)] += 1
+        moment = Fault("moment", chance.uniform(0, undisturbed.seconds))
+        if finished(undisturbed.context, undisturbed.subject, cache, out, moment) == -signal.SIGPROF:
+            seen[step_of(out)] += 1  # otherwise it was done: no work was under way
             undisturbed.resumes(cache, out)
         for folder in (cache, out):
             shutil.rmtree(folder, ignore_errors=True)
@@ -103,6 +76,47 @@ def test_killed_at_a_write(how: str, undisturbed: Undisturbed, tmp_path: Path, r
         assert status == -signal.SIGKILL, place
         undisturbed.resumes(cache, out)
         shutil.rmtree(cache)
+
+
+def demo(folder: Path, preset: str, end: float | None = None) -> int:
+    """The demo as a user starts it, with all it keeps in one folder. Returns its exit status.
+
+    Args:
+        end: seconds of the processor's time after which it is killed.
+    """
+    folder.mkdir(exist_ok=True)
+    told = {"REPORTGEN_CACHE_DIR": str(folder / "cache"), "SOURCE_DATE_EPOCH": "1700000000"}
+    words = [sys.executable, "-m", "reportgen", "demo", "--directory", str(folder), "--preset", preset]
+    before = None if end is None else partial(end_after, end)
+    with (folder / "log").open("wb") as log:
+        return subprocess.run(words, env={**os.environ, **told}, stdout=log, stderr=log, preexec_fn=before).returncode
+
+
+def test_the_demo_killed_at_a_random_moment(
+    tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, preset = request.config.getoption("--demo-kills"), request.config.getoption("--demo-preset")
+    if not wanted:
+        pytest.skip("it takes minutes: --demo-kills 10")
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert demo(tmp_path / "whole", preset) == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    expected = documents(tmp_path / "whole")
+    assert set(expected) == {".html", ".pdf", ".json"}
+    chance, done = random.Random(0), 0
+    while done < wanted:
+        folder, moment = tmp_path / "killed", chance.uniform(0, seconds)
+        if demo(folder, preset, moment) == -signal.SIGPROF:  # otherwise it was done: no work was under way
+            done += 1
+            stored = len(list((folder / "cache").rglob("*.safetensors")))
+            with capsys.disabled():
+                print(f"killed after {moment:.0f} of {seconds:.0f} s, at {step_of(folder)}, {stored} entries stored")
+            assert demo(folder, preset) == 0
+            assert documents(folder) == expected
+        shutil.rmtree(folder)
 
 
 def test_writes_are_those_of_store_and_documents(undisturbed: Undisturbed) -> None:

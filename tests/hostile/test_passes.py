@@ -199,3 +199,92 @@ def test_a_model_that_takes_no_image(images: Path) -> None:
     with pytest.raises(ReportgenError) as caught:
         reportgen.audit(nn.Linear(3, 2), images, **OPTIONS)
     assert len(str(caught.value).splitlines()) == 2
+
+
+class Blinking(Moody):
+    """Activations inside are no numbers, and nothing that comes out of it depends on these."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rectifier, second, *rest = self.features
+        inside = rectifier(first(x))
+        inside = torch.where(torch.arange(8)[:, None, None] == 3, torch.nan, inside)
+        made = second(self.spoiled(inside).nan_to_num(0))
+        for part in rest:
+            made = part(made)
+        scores = self.head(made.flatten(1))
+        assert isinstance(scores, Tensor)
+        return scores
+
+    def __init__(self) -> None:
+        super().__init__(lambda scores, _bright: scores)
+        self.spoiled = nn.Identity()
+
+
+def test_activations_that_are_no_numbers(images: Path, tmp_path: Path) -> None:
+    report = reportgen.audit(Blinking(), images, only=FEW, layers="features.2,spoiled", **OPTIONS)
+    told = report.facts["techniques"]
+    assert all(one["status"] == "complete" or "not finite" in one["reason"] for one in told.values()), told
+    assert told["predictions"]["status"] == "complete"
+    assert any(one["status"] == "failed" for one in told.values())
+    for kind in ("html", "pdf", "json"):
+        report.write(tmp_path / f"r.{kind}")
+    json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_memory_that_never_suffices_is_an_error_of_two_lines(images: Path) -> None:
+    def greedy(_scores: Tensor, _bright: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("simulated")
+
+    with pytest.raises(ReportgenError, match="memory") as caught:
+        reportgen.audit(Moody(greedy), images, only=FEW, **OPTIONS)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_memory_that_does_not_suffice_for_gradients_is_a_section_that_says_so(images: Path, tmp_path: Path) -> None:
+    def greedy(scores: Tensor, _bright: Tensor) -> Tensor:
+        if scores.requires_grad:
+            raise torch.OutOfMemoryError("simulated")
+        return scores
+
+    report = reportgen.audit(Moody(greedy), images, only=[*FEW, "population", "sanity"], sample=3, **OPTIONS)
+    told = report.facts["techniques"]
+    assert {name for name, one in told.items() if one["status"] == "failed"} >= {"gradient", "class_activation"}
+    assert {one["reason"] for one in told.values() if one["status"] == "failed"} == {
+        "memory ran out even for a single image"
+    }
+    assert all(told[name]["status"] == "complete" for name in ("predictions", "filters", "channel_health"))
+    for kind in ("html", "pdf", "json"):
+        report.write(tmp_path / f"r.{kind}")
+
+
+@pytest.mark.parametrize("when", ["first", "with a gradient"])
+def test_images_that_vanish_during_the_run(when: str, images: Path, tmp_path: Path) -> None:
+    gone: list[Path] = []
+
+    def watching(scores: Tensor, _bright: Tensor) -> Tensor:
+        if not gone and (when == "first" or scores.requires_grad):
+            gone.extend(sorted(images.iterdir())[2:])
+            for path in gone:
+                path.unlink()
+        return scores
+
+    report = reportgen.audit(Moody(watching), images, only=FEW, **OPTIONS)
+    assert gone
+    told = report.facts["images"]
+    assert told["used"] + len(told["skipped"]) == told["count"] == 5
+    assert {one["reason"] for one in told["skipped"]} <= {"vanished during the run"}
+    states = {name: one["status"] for name, one in report.facts["techniques"].items()}
+    assert states["predictions"] == "complete"
+    for kind in ("html", "pdf", "json"):
+        report.write(tmp_path / f"r.{kind}")
+
+
+def test_images_of_one_pixel_and_of_one_row(images: Path, tmp_path: Path) -> None:
+    for number, size in enumerate([(1, 1), (1, 3000), (3000, 1), (2, 1), (1, 60_000)]):
+        Image.new("RGB", size, (90, 20, 200)).save(images / f"odd{number}.png")
+    report = reportgen.audit(Moody(lambda scores, _bright: scores), images, only=FEW, exhibits=10, **OPTIONS)
+    told = report.facts["images"]
+    assert told["used"] + len(told["skipped"]) == told["count"] == 10
+    assert told["used"] >= 8
+    for kind in ("html", "pdf", "json"):
+        report.write(tmp_path / f"r.{kind}")

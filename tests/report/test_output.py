@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,51 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_atomically(link, b"new")
     assert link.is_symlink()
     assert real.read_bytes() == b"new"
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    dangling, lost, loop = (tmp_path / f"{name}.html" for name in ("dangling", "lost", "loop"))
+    try:
+        dangling.symlink_to(tmp_path / "not-yet.html")
+        lost.symlink_to(tmp_path / "no-folder" / "report.html")
+        loop.symlink_to(loop)
+    except OSError:
+        pytest.skip("no symbolic links here")
+    check_writable(dangling)
+    write_atomically(dangling, b"new")
+    assert dangling.is_symlink()
+    assert (tmp_path / "not-yet.html").read_bytes() == b"new"
+    for target in (lost, loop):
+        for attempt in (check_writable, lambda one: write_atomically(one, b"x")):
+            with pytest.raises(OutputError) as caught:
+                attempt(target)
+            assert len(str(caught.value).splitlines()) == 2
+            assert str(tmp_path) not in str(caught.value)
+    assert loop.is_symlink()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["dangling.html", "loop.html", "lost.html", "not-yet.html"]
+
+
+def test_a_target_that_changes_while_its_parts_are_made(tmp_path: Path) -> None:
+    """It becomes a folder; its folder goes; the file itself goes, which is no reason not to write it."""
+
+    def parts(change: Callable[[], object]) -> Iterator[bytes]:
+        yield b"first "
+        change()
+        yield b"second"
+
+    target = tmp_path / "sub" / "report.html"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    write_atomically(target, parts(target.unlink))
+    assert target.read_bytes() == b"first second"
+    target.unlink()
+    with pytest.raises(OutputError, match=r"cannot write 'report\.html'"):
+        write_atomically(target, parts(target.mkdir))
+    assert list(target.parent.iterdir()) == [target]
+    target.rmdir()
+    with pytest.raises(OutputError, match=r"cannot write 'report\.html'"):
+        write_atomically(target, parts(lambda: shutil.rmtree(target.parent)))
+    assert not target.parent.exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no file modes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import reportgen
+from reportgen.cli import main
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError
+from reportgen.inspection import inspect_file
 from reportgen.subject.hub import beside, settings_of, weights_of
-from reportgen.subject.model_file import ModelFacts, inspect_file, open_model
+from reportgen.subject.model_file import ModelFacts, open_model
 from reportgen.subject.preprocessing import resolve_pipeline
 from tests.networks import enlivened, lively, noise
 
@@ -175,6 +179,15 @@ def test_folders_of_transformers(name: str, tmp_path: Path) -> None:
         assert agree(model, found, noise(2, 32))
 
 
+def test_a_model_of_timm_within_transformers(tmp_path: Path) -> None:
+    config = transformers.TimmWrapperConfig(architecture="resnet10t", do_pooling=True, num_labels=3)
+    model = enlivened(transformers.TimmWrapperForImageClassification(config), size=64)
+    model.save_pretrained(tmp_path)
+    found, facts = opened(tmp_path)
+    assert (facts.architecture, facts.how, facts.num_classes) == ("timm:resnet10t", "checkpoint", 3)
+    assert agree(model, found, noise(1, 64))
+
+
 def test_shards_of_transformers(tmp_path: Path) -> None:
     model = tiny("ViT", **NAMES)
     model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
@@ -211,7 +224,7 @@ def test_models_for_something_else_are_named(tmp_path: Path) -> None:
     for told in (lambda: opened(tmp_path / "m"), lambda: opened(tmp_path / "m" / "model.safetensors")):
         with pytest.raises(ModelFileError, match="is a GPT2LMHeadModel of transformers, not an image classifier"):
             told()
-    assert "GPT2LMHeadModel" in inspect_file(tmp_path / "m", sha256="")["error"]
+    assert "GPT2LMHeadModel" in inspect_file(tmp_path / "m")["error"]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +251,8 @@ def test_code_in_the_folder_is_not_run(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     config["auto_map"] = {"AutoModelForImageClassification": "evil.Model", "AutoConfig": "evil.Config"}
+    config |= dict.fromkeys(("attn_implementation", "_attn_implementation", "backbone"), "evil/kernel")
+    config |= {"quantization_config": {"quant_method": "awq"}, "use_pretrained_backbone": True}
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
     (tmp_path / "m" / "evil.py").write_text(f"open({str(tmp_path / 'done')!r}, 'w')")
     (tmp_path / "m" / "preprocessor_config.json").write_text(
@@ -316,6 +331,57 @@ def test_without_a_statement_everything_but_the_size_is_assumed(tmp_path: Path) 
     (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor", "size": "x"}')
     with pytest.raises(ArchitectureError, match=r"preprocessor_config.json beside the weights cannot be read"):
         opened(tmp_path)
+
+
+# a whole audit
+# ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_audit_of_a_folder(tmp_path: Path) -> None:
+    tiny("ViT", **NAMES).save_pretrained(tmp_path / "net")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "images" / "a.png")
+
+    def audited() -> Any:
+        return reportgen.audit(
+            tmp_path / "net", tmp_path / "images", only=("predictions",), cache_dir=tmp_path / "cache"
+        ).facts
+
+    facts = audited()
+    assert facts["model"]["file"] == "net"
+    assert facts["model"]["classes"] == 3
+    assert {one["label"] for one in facts["predictions"][0]["top"]} == {"cat", "dog", "owl"}
+    assert audited()["passes"]["forward"]["batches"] == 0
+    config = json.loads((tmp_path / "net" / "config.json").read_text())
+    config["id2label"] = {"0": "ant", "1": "bee", "2": "fly"}
+    (tmp_path / "net" / "config.json").write_text(json.dumps(config))
+    assert {one["label"] for one in audited()["predictions"][0]["top"]} == {"ant", "bee", "fly"}
+
+
+def test_a_live_model_that_says_what_its_classes_are(tmp_path: Path) -> None:
+    model = tiny("ResNet", **NAMES, problem_type="multi_label_classification")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    report = reportgen.audit(
+        model, [tmp_path / "a.png"], only=("predictions",), input_size="32", cache_dir=tmp_path / "cache"
+    )
+    assert report.facts["model"]["output_kind"] == "multilabel"
+    assert {one["label"] for one in report.facts["predictions"][0]["top"]} == {"cat", "dog", "owl"}
+
+
+def test_without_the_library_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny("ResNet", **NAMES).save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers.models.auto.configuration_auto", None)
+    with pytest.raises(ArchitectureError) as caught:
+        opened(tmp_path)
+    assert caught.value.remedy == "pip install 'reportgen[hf]'"
+
+
+def test_inspecting_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny("ResNet", **NAMES).save_pretrained(tmp_path / "net")
+    assert main(["inspect", str(tmp_path / "net")]) == 0
+    told = capsys.readouterr().out
+    assert "transformers:ResNetForImageClassification" in told
+    assert "safetensors" in told
 
 
 # which file

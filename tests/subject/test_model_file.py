@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
+from reportgen.inspection import inspect_file
 from reportgen.subject.architectures import torchvision_names
 from reportgen.subject.contents import read_contents
-from reportgen.subject.model_file import ModelFacts, inspect_file, open_model
+from reportgen.subject.live import size_of
+from reportgen.subject.model_file import ModelFacts, open_model
 from reportgen.subject.recognition import catalogue
 from tests.networks import enlivened, lively, noise
 
@@ -137,6 +139,21 @@ def test_precedence_and_candidates(tmp_path: Path) -> None:
     torch.save(vit, tmp_path / "m.pt")
     found, _facts = opened(tmp_path / "m.pt")
     assert equal(vit.eval(), found, noise(1, 224))
+
+
+def test_transformers_of_timm_made_for_another_size(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    vit = enlivened(timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=96), size=96)
+    for saved, options in (
+        (vit.state_dict(), {}),
+        (vit.state_dict(), {"arch": "timm:vit_tiny_patch16_224"}),
+        ({"arch": "vit_tiny_patch16_224", "state_dict": vit.state_dict()}, {}),
+    ):
+        torch.save(saved, tmp_path / "m.pt")
+        found, facts = opened(tmp_path / "m.pt", **options)
+        assert facts.architecture in ("timm:vit_tiny_patch16_224", "timm:deit_tiny_patch16_224")
+        assert size_of(found) == (96, 96)
+        assert equal(vit, found, noise(1, 96))
 
 
 def test_parts_of_a_head_tell_architectures_apart(tmp_path: Path) -> None:
@@ -277,7 +294,7 @@ def test_a_tensor_that_reaches_beyond_its_bytes(tmp_path: Path) -> None:
         (b"\xff\xd8\xff\xe0" + bytes(100), "a JPEG image, not a PyTorch model"),
         (b"PK\x03\x04" + bytes(100), "damaged archive"),
         (b"\x80\x02}q\x00", "damaged"),
-        (b"hello world, this is a text", "unknown format"),
+        (b"hello world, this is a text", "is a text file"),
         ((64).to_bytes(8, "little") + b'{"a":' + bytes(80), "damaged"),
     ],
 )
@@ -286,7 +303,7 @@ def test_broken_files(content: bytes, words: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=words) as caught:
         opened(tmp_path / "m.pt")
     assert len(str(caught.value).splitlines()) == 2
-    told = inspect_file(tmp_path / "m.pt", sha256="")
+    told = inspect_file(tmp_path / "m.pt")
     assert told["error"] == caught.value.thing
 
 

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reportgen.errors import ModelFileError, UnsafeModelError
+from reportgen.inspection import inspect_file
 from reportgen.subject.digests import sha256_of
-from reportgen.subject.model_file import inspect_file, open_model
+from reportgen.subject.model_file import open_model
 from reportgen.subject.sharded import digest_of_model
 from tests.networks import lively, noise
 
@@ -109,7 +110,7 @@ def test_damaged_indices(content: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no index") as caught:
         open_model(tmp_path / "m.index.json", sha256="")
     assert len(str(caught.value).splitlines()) == 2
-    assert inspect_file(tmp_path / "m.index.json", sha256="")["error"] == caught.value.thing
+    assert inspect_file(tmp_path / "m.index.json")["error"] == caught.value.thing
 
 
 class _Evil:
