@@ -127,13 +127,14 @@ def _check(file: _File, options: Mapping[str, Any]) -> None:
 def _check_techniques(file: _File, options: Mapping[str, Any]) -> None:
     from reportgen.techniques import check_limits, check_options
 
-    for technique, own in options.get("techniques", {}).items():
-        for field, value in own.items() if isinstance(own, Mapping) else ():
+    job = Job.from_options({name: options[name] for name in ("techniques", "findings") if name in options})
+    for technique, own in job.techniques.items():
+        for field, value in own.items():
             try:
                 check_options(technique, {field: value})
             except UsageError as error:
                 raise file.wrong(("techniques", technique, field), error.thing, error.remedy) from None
-    for rule, value in Job.from_options({"findings": options.get("findings", {})}).findings.items():
+    for rule, value in job.findings.items():
         try:
             check_limits(Job.from_options({"findings": {rule: value}}))
         except UsageError as error:
@@ -147,7 +148,8 @@ def _inside(name: str, value: Any, error: UsageError) -> Where:
             try:
                 Job.from_options({name: [entry]})
             except UsageError:
-                key = next((key for key in entry if f" {key} " in f" {error.thing} "), None)
+                keys = entry if isinstance(entry, Mapping) else ()
+                key = next((key for key in keys if f" {key} " in f" {error.thing} "), None)
                 return (name, number, key) if key else (name, number)
     return (name,)
 

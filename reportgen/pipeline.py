@@ -16,7 +16,7 @@ from reportgen.errors import EntryVanished, OutOfMemory
 from reportgen.house import style_of
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
-from reportgen.progress import SILENT, Progress
+from reportgen.progress import Progress
 from reportgen.result import Report
 from reportgen.store import Store, key_of
 from reportgen.subject.digests import DigestMemory
@@ -32,7 +32,7 @@ def audit(
     job: Job,
     *,
     model_id: str | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
     command: str = "",
 ) -> Report:
     """Run an audit: the first five of the six steps; the sixth is `Report.write`, but for figures and logs.
@@ -48,6 +48,7 @@ def audit(
     Raises:
         ReportgenError: whatever a user can mend.
     """
+    progress = progress or Progress()
     store = open_store(job, keep=isinstance(model, str | Path) or model_id is not None)
     threads = job.jobs or os.cpu_count() or 1
     timings: dict[str, float] = {}

@@ -178,10 +178,20 @@ class Report:
         raise UsageError(f"{image!r} is no exhibit of this report", f"choose it with exhibit=[{image!r}]")
 
     def _repr_html_(self) -> str:
-        import html
+        """The report in a frame, for notebooks; see `reportgen.report.notebook`."""
+        from reportgen.report.html import render_html
+        from reportgen.report.notebook import notebook_view
 
-        page = html.escape(self.rendered(".html").decode(), quote=True)
-        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" width="100%" height="700"></iframe>'
+        def page(document: Document) -> bytes:
+            return self.rendered(".html") if document is self.document else render_html(document)
+
+        return notebook_view(self.document, page)
+
+    def __repr__(self) -> str:
+        images, techniques = self.document.facts["images"], self.document.facts["techniques"].values()
+        failed = sum(one["status"] == "failed" for one in techniques)
+        told = f", {failed} failed" if failed else ""
+        return f"<Report on {images['used']} images, {len(techniques)} techniques{told}>"
 
 
 def check_suffix(path: Path) -> None:

@@ -247,8 +247,7 @@ def _state_of_chance(device: torch.device) -> tuple[bytes, ...]:
 
 def _may_have_tokens(module: nn.Module) -> bool:
     """Attention or a token parameter somewhere: only then is a graph worth its memory."""
-    names = {type(part).__name__.lower() for part in module.modules()}
-    return any("attention" in name or "attn" in name for name in names) or any(
+    return any(_attends(type(part).__name__) for part in module.modules()) or any(
         "token" in name for name, _ in module.named_parameters()
     )
 
@@ -368,25 +367,34 @@ def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
     """For each resolution above 1×1 the outermost module with that output, and the last of these; the five deepest.
 
     Modules that only pass on what they get (dropout, pooling) do not count where another stands beside them; modules
-    on whose
-    maps no class score depends are looked through.
+    on whose maps no class score depends are looked through, and so are lists of modules, which nobody calls. What is
+    inside attention (queries, keys, weights) is no state of positions or tokens: it counts where nothing else does.
     """
-    blind = {layer.name: layer.type.lower() for layer in layers if not layer.explains}
-    best: dict[tuple[int, ...], tuple[int, bool, int, str]] = {}
+    called = {layer.name for layer in layers if layer.order >= 0}
+    blind = {layer.name for layer in layers if not layer.explains}
+    attention = {layer.name for layer in layers if _attends(layer.type) or _attends(layer.name.rpartition(".")[2])}
     inside = tuple(name + "." for name in blocks(layers))  # a resolution that only a block has within is no stage
-    for layer in layers:
-        if not _usable(layer) or layer.name.startswith(inside):
-            continue
-        parts = layer.name.split(".")
-        hidden = [name for i in range(1, len(parts)) if (name := ".".join(parts[:i])) in blind]
-        if any("attention" in blind[name] or "attn" in blind[name] for name in hidden):
-            continue  # queries, keys and values are no state of the tokens
+    best: dict[tuple[int, ...], tuple[int, bool, int, str]] = {}
+    usable = [layer for layer in layers if _usable(layer) and not layer.name.startswith(inside)]
+    outside = [layer for layer in usable if attention.isdisjoint(_around(layer.name))]
+    for layer in outside or usable:
+        hidden = sum(name in blind or name not in called for name in _around(layer.name))
         passes_on = any(word in layer.type for word in _TRANSPARENT)
-        rank = (layer.depth - len(hidden), passes_on, -layer.order, layer.name)
+        rank = (layer.depth - hidden, passes_on, -layer.order, layer.name)
         if layer.resolution not in best or rank < best[layer.resolution]:
             best[layer.resolution] = rank
     ordered = sorted(best.values(), key=lambda rank: -rank[2])
     return tuple(name for _depth, _passes_on, _order, name in ordered)[-MOST_DEFAULTS:]
+
+
+def _attends(word: str) -> bool:
+    return "attention" in word.lower() or "attn" in word.lower()
+
+
+def _around(name: str) -> list[str]:
+    """Names of the modules that a module stands in."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def blocks(layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,7 @@ from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
+from reportgen.techniques.cam_formulas import GRADIENT_METHODS, maps_by_gradient, precise, weighted
 from reportgen.techniques.contrast import contrast
 from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
 from reportgen.techniques.technique import Case, Evidence, NoMaps, NotApplicable, Probe, Technique
@@ -29,74 +30,6 @@ WINDOWS = _(
     "attention rollout needs blocks in which all tokens attend to all others; here attention keeps to windows, or "
     "tokens are merged or others on the way, so that the weights of blocks cannot be multiplied"
 )
-
-
-def _precise(values: Tensor) -> Tensor:
-    """In float64 where the device has it: the sums over channels cancel, behind a layer normalisation almost wholly."""
-    return values if values.device.type == "mps" else values.double()
-
-
-def _weighted(activation: Tensor, weight: Tensor) -> Tensor:
-    """Σ_k w_k A_k for weights (n,C) or (n,C,h,w)."""
-    if weight.dim() == 2:
-        return (weight[:, None] @ activation.flatten(2)).reshape(len(activation), *activation.shape[2:])
-    return (weight * activation).sum(dim=1)
-
-
-def grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    """ReLU(Σ_k w_k A_k), w_k = mean_ij G_kij. Selvaraju et al. 2017, eq. 1 and 2. (n,C,h,w) twice → (n,h,w)."""
-    return _weighted(activation, gradient.mean(dim=(2, 3))).relu()
-
-
-def grad_cam_pp(activation: Tensor, gradient: Tensor) -> Tensor:
-    """ReLU(Σ_k w_k A_k), w_k = Σ_ij α_kij ReLU(G_kij). Chattopadhay et al. 2018, eq. 19.
-
-    α = G² / (2G² + (Σ_ab A_kab) G³) counts only where G > 0, where α·G = G / (2 + G Σ_ab A_kab): the same function,
-    without the powers that underflow for small gradients.
-    """
-    positive = gradient.relu()
-    total = activation.sum(dim=(2, 3), keepdim=True)
-    share = positive / (positive * total).add_(2)
-    return _weighted(activation, share.sum(dim=(2, 3))).relu()
-
-
-def layer_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    """ReLU(Σ_k ReLU(G_k) ⊙ A_k). Jiang et al. 2021."""
-    return _weighted(activation, gradient.relu()).relu()
-
-
-def hires_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    """ReLU(Σ_k G_k ⊙ A_k). Draelos and Carin 2020."""
-    return _weighted(activation, gradient).relu()
-
-
-def xgrad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
-    """ReLU(Σ_k w_k A_k), w_k = Σ_ij G_kij A_kij / Σ_ij A_kij, 0 where the sum of A is 0. Fu et al. 2020."""
-    total = activation.sum(dim=(2, 3))
-    weight = (gradient * activation).sum(dim=(2, 3)) / total
-    return _weighted(activation, weight.where(total != 0, 0.0)).relu()
-
-
-GRADIENT_METHODS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "grad_cam": grad_cam,
-    "grad_cam_pp": grad_cam_pp,
-    "layer_cam": layer_cam,
-    "hires_cam": hires_cam,
-    "xgrad_cam": xgrad_cam,
-}
-
-
-def _maps(activation: Tensor, gradient: Tensor, methods: Sequence[str]) -> dict[str, Tensor]:
-    """(n,h,w) by method, on a CPU image by image: what they work on then stays in the processor's cache."""
-    import torch
-
-    size = 1 if activation.device.type == "cpu" else len(activation)
-    found: dict[str, list[Tensor]] = {name: [] for name in methods}
-    for one, other in zip(torch.split(activation, size), torch.split(gradient, size), strict=True):
-        precise = _precise(one), _precise(other)
-        for name in methods:
-            found[name].append(GRADIENT_METHODS[name](*precise).float())
-    return {name: torch.cat(maps) for name, maps in found.items()}
 
 
 MOST_COLUMNS = 5
@@ -114,8 +47,6 @@ TITLES: Mapping[str, str] = {
     "xgrad_cam": "XGrad-CAM",
     ROLLOUT: "Attention rollout",
 }
-ALL_BLOCKS = ""
-"""Stands for a layer where attention rollout does: it is of all blocks together."""
 
 
 @dataclass(frozen=True)
@@ -229,25 +160,25 @@ class ClassActivation(Technique):
     def needs(self, resolution: Resolution) -> Needs:
         if not self.layers:
             raise NoMaps(resolution)
-        pairs = self._pairs(resolution)
-        if not pairs and self.methods == (ROLLOUT,):
+        rolls, pairs = self._rolls(resolution), self._pairs(resolution)
+        if not rolls and not pairs and self.methods == (ROLLOUT,):
             raise NotApplicable(WINDOWS if resolution.attends else NO_ATTENTION)
-        if not pairs:
+        if not rolls and not pairs:
             raise NotApplicable(
                 _("CAM needs global average pooling and one linear layer behind a chosen layer; this model has none")
             )
-        attention = (ROLLOUT, ALL_BLOCKS) in pairs
-        if pairs == [(ROLLOUT, ALL_BLOCKS)]:
+        if not pairs:
             return (Forward(attention=True),)
-        return (Forward(taps=self.layers, attention=attention), Backward(wrt=self.layers))
+        return (Forward(taps=self.layers, attention=rolls), Backward(wrt=self.layers))
 
     def _pairs(self, resolution: Resolution) -> list[tuple[str, str]]:
-        """(method, layer) of every map, in reading order."""
+        """(method, layer) of every map of a class, in reading order."""
         head = resolution.head.layer if resolution.head else None
-        rollout = ROLLOUT in self.methods and resolution.attention is not None
-        return [
-            (m, layer) for m in self.methods if m != ROLLOUT for layer in self.layers if m != "cam" or layer == head
-        ] + ([(ROLLOUT, ALL_BLOCKS)] if rollout else [])
+        methods = [method for method in self.methods if method != ROLLOUT]
+        return [(m, layer) for m in methods for layer in self.layers if m != "cam" or layer == head]
+
+    def _rolls(self, resolution: Resolution) -> bool:
+        return ROLLOUT in self.methods and resolution.attention is not None
 
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         computed: dict[str, Tensor] = {}
@@ -259,16 +190,16 @@ class ClassActivation(Technique):
             activation = probe.activation(layer)
             methods = [name for name in self.methods if name in GRADIENT_METHODS]
             for target in probe.targets:
-                for name, maps in _maps(activation, probe.gradient(target, layer), methods).items():
+                for name, maps in maps_by_gradient(activation, probe.gradient(target, layer), methods).items():
                     computed[f"{name}/{layer}/{target}"] = maps
                 if "cam" in self.methods and layer == probe.head_layer:
-                    precise = _precise(activation)
+                    own = precise(activation)
                     weight = probe.head_weight()[probe.class_index(target)]
-                    computed[f"cam/{layer}/{target}"] = _weighted(precise, weight.to(precise.dtype)).float()
+                    computed[f"cam/{layer}/{target}"] = weighted(own, weight.to(own.dtype)).float()
         return computed
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
-        pairs = [pair for pair in self._pairs(evidence.resolution) if pair[0] != ROLLOUT]
+        pairs = self._pairs(evidence.resolution)
         maps = 0
         zero: dict[str, list[str]] = {f"{m}/{layer}": [] for m, layer in pairs}
         differences: list[float] = []
@@ -298,7 +229,11 @@ class ClassActivation(Technique):
                 else "no layer is followed by global average pooling and one linear layer alone"
             )
         return {
-            "methods": [m for m in self.methods if any(m == one for one, _layer in self._pairs(evidence.resolution))],
+            "methods": [
+                m
+                for m in self.methods
+                if any(m == one for one, _layer in pairs) or (m == ROLLOUT and self._rolls(evidence.resolution))
+            ],
             "identity": identity,
             "cam_omitted": omitted,
             **self._rolled_out(evidence.resolution),
@@ -361,17 +296,42 @@ class ClassActivation(Technique):
         ]
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
-        yield from self._overview(evidence)
+        if pairs := self._pairs(evidence.resolution):
+            yield from self._overview(evidence)
         for case, arrays in evidence.each():
-            for target in case.targets:
-                columns = self._columns(evidence.resolution, rollout=target == case.targets[0])
-                for start in range(0, len(columns), MOST_COLUMNS):
-                    yield self._figure(evidence, case, target, arrays, columns[start : start + MOST_COLUMNS])
-            method, layers = self._foremost(evidence.resolution)
-            if method != ROLLOUT and (
-                contrasted := contrast(self.name, method, TITLES[method], evidence, case, arrays, layers)
-            ):
-                yield contrasted
+            for target in case.targets if pairs else ():
+                for start in range(0, len(self.layers), MOST_COLUMNS):
+                    yield self._figure(evidence, case, target, arrays, self.layers[start : start + MOST_COLUMNS])
+            if self._rolls(evidence.resolution):
+                yield self._rollout(evidence, case, arrays[ROLLOUT])
+            if pairs:
+                method, layers = self._foremost(evidence.resolution)
+                if contrasted := contrast(self.name, method, TITLES[method], evidence, case, arrays, layers):
+                    yield contrasted
+
+    def _rollout(self, evidence: Evidence, case: Case, values: Array) -> Figure:
+        """The one map of attention that an image has."""
+        known, high = evidence.resolution.attention, float(values.max())
+        assert known is not None
+        alt = _("attention rollout of {image}, maximum {high}", image=case.name, high=f"{high:.2g}")
+        overlay = evidence.overlay(case, values, low=0.0, high=high)
+        return Figure(
+            id=f"{self.name}-{ROLLOUT}-{slug(case.name)}",
+            technique=self.name,
+            rows=(Row((Panel(overlay, verbatim(f"{high:.2g}"), alt, ROLLOUT),)),),
+            caption=_(
+                "Attention rollout of {image} over all {blocks} blocks, {height}×{width} patches. It has no class. The "
+                "map is scaled from zero to its own maximum, which stands beneath it. {reading}",
+                image=case.name,
+                blocks=known.calls - known.pooled,
+                height=known.grid[0],
+                width=known.grid[1],
+                reading=evidence.reading,
+            ),
+            columns=4,
+            exhibit=case.name,
+            colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
+        )
 
     def _overview(self, evidence: Evidence) -> Iterator[Figure]:
         """One method of all images at the deepest layers, one row an image."""
@@ -398,11 +358,6 @@ class ClassActivation(Technique):
                 ),
                 colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
             )
-
-    def _columns(self, resolution: Resolution, *, rollout: bool) -> list[str]:
-        """Layers of the figures of one class; attention rollout, which has none, stands with the first class only."""
-        pairs = [layer for method, layer in self._pairs(resolution) if rollout or method != ROLLOUT]
-        return sorted(set(pairs), key=lambda layer: (*self.layers, ALL_BLOCKS).index(layer))
 
     def _foremost(self, resolution: Resolution) -> tuple[str, list[str]]:
         """The method that stands for all where one is shown, and its layers."""
@@ -457,10 +412,6 @@ class ClassActivation(Technique):
         )
 
     def _heading(self, resolution: Resolution, layer: str) -> Message:
-        if layer == ALL_BLOCKS:
-            assert resolution.attention is not None
-            height, width = resolution.attention.grid
-            return _("all blocks · {height}×{width}", height=height, width=width)
         height, width = resolution.layer(layer).resolution
         return _("{layer} · {height}×{width}", layer=layer, height=height, width=width)
 
@@ -474,13 +425,10 @@ class ClassActivation(Technique):
         arrays: Mapping[str, Array],
         label: Message | None = None,
     ) -> Panel:
-        values = arrays[ROLLOUT if method == ROLLOUT else f"{method}/{layer}/{target}"]
+        values = arrays[f"{method}/{layer}/{target}"]
         high = float(values.max())
         shown = verbatim(f"{high:.2g}") if high > 0 else _("no positive value")
         overlay = evidence.overlay(case, values, low=0.0, high=max(high, 0.0))
-        if method == ROLLOUT:
-            alt = _("Attention rollout over all blocks, for no class, maximum {high}", high=shown)
-            return Panel(overlay, shown if label is None else label, alt, ROLLOUT)
         alt = _(
             "{method} at {layer} for {label}, maximum {high}",
             method=TITLES[method],

@@ -16,7 +16,8 @@ from reportgen.figures.figure import Figure, Panel, Row
 from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.class_activation import GRADIENT_METHODS, TITLES, ClassActivation
+from reportgen.techniques.cam_formulas import GRADIENT_METHODS
+from reportgen.techniques.class_activation import TITLES, ClassActivation
 from reportgen.techniques.measurement import MEAN_SCHEMA, Measurement, after, afters, mean
 from reportgen.techniques.technique import Evidence, NoMaps, Probe
 from reportgen.text import Message, _, listed, verbatim

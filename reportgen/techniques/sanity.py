@@ -17,7 +17,8 @@ from reportgen.findings import Finding
 from reportgen.report.document import Reference
 from reportgen.similarity import rank_correlation, structural_similarity
 from reportgen.store import Array
-from reportgen.techniques.class_activation import GRADIENT_METHODS, TITLES, ClassActivation
+from reportgen.techniques.cam_formulas import GRADIENT_METHODS
+from reportgen.techniques.class_activation import TITLES, ClassActivation
 from reportgen.techniques.deconvnet import Deconvnet
 from reportgen.techniques.gradient import Gradient
 from reportgen.techniques.guided_backprop import GuidedBackprop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from reportgen.engine.device import numerics
 from reportgen.engine.layers import blocks, default_layers, discover, read_layout
 from reportgen.engine.passes import Counts, Passes
-from reportgen.engine.resolution import choose_channels
+from reportgen.engine.resolution import Layer, choose_channels
 from reportgen.engine.resolve import resolve
 from reportgen.errors import LayerError, PassError
 from tests.networks import enlivened, lively, noise
@@ -43,6 +45,27 @@ def test_default_layers(name: str) -> None:
     sizes = [by_name[layer].resolution for layer in default_layers(found.layers)]
     assert len(set(sizes)) == len(sizes) <= 5
     assert sizes == sorted(sizes, reverse=True)
+
+
+def listed(name: str, kind: str, order: int, shape: tuple[int, ...], **more: Any) -> Layer:
+    layout: Any = "channels-first" if shape else "none"
+    return Layer(name, kind, order, shape, layout, shape, 0, 0, (), False, int(order >= 0), **more)
+
+
+def test_lists_of_modules_are_looked_through_and_attention_is_not_looked_into() -> None:
+    layers = [
+        listed("patches", "Embedding", 1, (8, 4, 4)),
+        listed("blocks", "ModuleList", -1, ()),
+        listed("blocks.0", "Block", 3, (8, 4, 4)),
+        listed("blocks.0.norm", "LayerNorm", 2, (8, 4, 4)),
+        listed("blocks.1", "Block", 9, (8, 4, 4), explains=False),
+        listed("blocks.1.norm", "LayerNorm", 4, (8, 4, 4)),
+        listed("blocks.1.attn", "Mixer", 8, (8, 4, 4), explains=False),
+        listed("blocks.1.attn.qkv", "Linear", 5, (24, 4, 4)),
+        listed("blocks.1.attn.weights", "Softmax", 6, (2, 16, 16)),
+    ]
+    assert default_layers(layers) == ("blocks.1.norm",)
+    assert default_layers([one for one in layers if ".attn." in one.name]) != ()
 
 
 def test_blocks_are_the_repeated_units() -> None:

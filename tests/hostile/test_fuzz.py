@@ -31,7 +31,7 @@ from reportgen.job import Job
 from reportgen.report.notes import notes_html
 from reportgen.subject.contents import read_contents
 from reportgen.subject.decoding import ImageError, decode_file
-from reportgen.subject.images import find_images
+from reportgen.subject.images import decode, fetched, find_images
 from reportgen.subject.labels import read_labels
 from reportgen.subject.truth import truth_from_csv
 from reportgen.text import line, shown
@@ -210,6 +210,42 @@ def test_options_of_any_type(options: dict[str, Any]) -> None:
 def test_configurations(data: bytes) -> None:
     with file_of(data, "reportgen.toml") as path, refused_or_read():
         read_toml(path, path.parent)
+
+
+def written(value: Any) -> str:
+    """A value as TOML writes it; JSON does for what is drawn here, but for keys."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {written(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(written, value)) + "]"
+    return json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
+
+
+@given(st.dictionaries(st.sampled_from(sorted(Job.model_fields)), toml_values, min_size=1, max_size=4), st.booleans())
+def test_options_in_configurations(options: dict[str, Any], shared: bool) -> None:
+    name, head = ("pyproject.toml", "[tool.reportgen]\n") if shared else ("reportgen.toml", "")
+    text = head + "\n".join(f"{key} = {written(value)}" for key, value in options.items())
+    with file_of(text.encode(), name) as path, refused_or_read():
+        Job.from_options(read_toml(path, path.parent))
+
+
+def saved_array(values: Any) -> bytes:
+    held = io.BytesIO()
+    np.save(held, values)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize("values", [np.zeros((5, 4, 6), np.float32), np.zeros((7, 6, 3), np.uint8)], ids=["f", "u"])
+def test_damaged_arrays(values: Any) -> None:
+    @given(damaged(saved_array(values)) | st.binary(max_size=80).map(lambda data: b"\x93NUMPY\x01\x00" + data))
+    def opens(data: bytes) -> None:
+        with file_of(data, "a.npy") as path, suppress(ReportgenError, ImageError):
+            (ref,) = find_images([path]).images
+            if ref.ready:
+                assert fetched(ref).dtype != object
+            decode(ref)
+
+    opens()
 
 
 @given(words)

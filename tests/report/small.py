@@ -193,7 +193,7 @@ def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
     drawn = Reference("krizhevsky2012", "A. Krizhevsky", "ImageNet", "NeurIPS", 2012)
     cited = tuple(
         Reference(key, "A. Author", key, "Journal", 2016)
-        for key in ("zhou2016", "selvaraju2017", "chattopadhay2018", "jiang2021", "draelos2020", "fu2020")
+        for key in ("zhou2016", "selvaraju2017", "chattopadhay2018", "jiang2021", "draelos2020", "fu2020", "abnar2020")
     )
     statistics = tuple(
         Reference(key, "A. Author", key, "Journal", 1988) for key in ("wilson1927", "delong1988", "guo2017")
@@ -212,7 +212,12 @@ def _sections(names: tuple[str, ...]) -> tuple[Section, ...]:
             "Class activation",
             activation,
             cited,
-            {"identity": {"layer": "layer4", "n": 4, "largest_difference": 1e-7}, "cam_omitted": False},
+            {
+                "identity": {"layer": "layer4", "n": 4, "largest_difference": 1e-7, "scale": 0.5},
+                "cam_omitted": False,
+                "rollout": {"blocks": 12, "tokens": 198, "prefix": 2, "read": 2},
+                "rollout_omitted": None,
+            },
         ),
     )
 

@@ -301,16 +301,21 @@ def test_the_report_says_that_rollout_has_no_class() -> None:
         assert float((found - expected).abs().max()) <= 1e-5
     page = report.rendered(".html").decode()
     assert "It has no class" in page
-    assert page.count("all blocks · 4×4") == 2, "it stands with the first class of each exhibit alone"
+    shown = [figure for figure in section["figures"] if ROLLOUT in figure]
+    assert shown == ["class_activation-rollout-image-0000", "class_activation-rollout-image-0001"]
     assert report.facts["passes"]["forward"]["batches"] == 3, "one to look at layers, one scan, one for all maps"
 
 
-def test_rollout_alone_makes_a_report() -> None:
-    report = audited(lively(timm_vit), techniques={"class_activation": {"methods": [ROLLOUT]}})
+def test_rollout_alone_makes_a_report_and_a_warm_one_without_passes() -> None:
+    options: dict[str, Any] = {"techniques": {"class_activation": {"methods": [ROLLOUT]}}, "model_id": "the same"}
+    report = audited(lively(timm_vit), **options)
+    warm = audited(lively(timm_vit), **options)
+    assert warm.facts["passes"]["forward"]["batches"] == 0
+    assert warm.facts["techniques"]["class_activation"]["results"]["rollout"]["blocks"] == 3
     assert report.facts["techniques"]["class_activation"]["status"] == "complete"
     assert list(report.tensors("class_activation", image="image-0000")) == [ROLLOUT]
     assert report.facts["passes"]["backward"]["batches"] == 0
-    assert "all blocks · 4×4" in report.rendered(".html").decode()
+    assert "Attention rollout of image-0000 over all 3 blocks, 4×4 patches" in report.rendered(".html").decode()
 
 
 def test_windows_in_the_report() -> None:

@@ -16,7 +16,8 @@ from reportgen.engine.probe import EngineProbe
 from reportgen.engine.requests import Backward, Forward
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.resolve import resolve
-from reportgen.techniques.class_activation import GRADIENT_METHODS, ClassActivation
+from reportgen.techniques.cam_formulas import GRADIENT_METHODS
+from reportgen.techniques.class_activation import ClassActivation
 from tests.networks import lively, noise
 
 NETWORKS = (
