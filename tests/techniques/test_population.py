@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import t
 from torch import Tensor, nn
 
 import reportgen
 from reportgen.errors import UsageError
-from reportgen.techniques.regions import Share, Z, corner_cells, frame, surely
+from reportgen.techniques.regions import Share, corner_cells, frame, surely
 from tests import planted
 from tests.networks import enlivened, noise
 
@@ -106,10 +107,10 @@ def test_regions() -> None:
     for value in (0.2, 0.3, 0.4):
         share.add(value)
     told = share.told()
-    assert np.allclose(told["interval"], 0.3 + np.array([-1, 1]) * Z * 0.1 / np.sqrt(3))
-    assert surely(told, 0.3, 0.2, 3)
-    assert not surely(told, 0.3, 0.1, 3)
-    assert not surely(told, 0.31, 0.3, 1)
+    assert np.allclose(told["interval"], 0.3 + np.array([-1, 1]) * t.ppf(0.975, 2) * 0.1 / np.sqrt(3))
+    assert surely(told, 0.1, 0.2, 0.05)  # 3.5 standard errors above
+    assert not surely(told, 0.1, 0.2, 0.025)
+    assert not surely(told, 0.1, 0.21, 0.05)
     assert Share().told()["interval"] is None
 
 
