@@ -16,7 +16,7 @@ from reportgen.figures.figure import Figure, Panel, Row
 from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.store import Array
-from reportgen.techniques.channel_health_rules import RULES, concluded
+from reportgen.techniques.channel_health_rules import LEAST_IMAGES, RULES, concluded
 from reportgen.techniques.technique import Block, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -29,7 +29,7 @@ CONSTANT = 1e-3
 """A channel is dead if its values lie within this share of the median range of the channels of its layer."""
 ALIKE = 0.99
 """Correlation above which two channels are near-duplicates."""
-LEAST_IMAGES = 3
+LEAST_SPREAD = 3
 """A channel is compared with others if what it does is spread over at least so many images."""
 MOST_COMPARED = 1000
 """Images over which channels are compared."""
@@ -137,7 +137,8 @@ class ChannelHealth(Technique):
         }
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        return list(concluded(results, ALIKE, evidence.limits, (self._id,)))
+        found = list(concluded(results, ALIKE, evidence.limits, (self._id,)))
+        return found if found and evidence.varied(LEAST_IMAGES) else []
 
     # figures
     # ------------------------------------------------------------------------------------------------------------
@@ -266,7 +267,7 @@ class _Products:
         scale = np.sqrt(np.clip(np.diag(covariance), 0, None))
         # the number of images that a channel's energy is spread over, were it spread evenly
         spread = np.square(self.energy) / np.maximum(self.squared, np.finfo(np.float64).tiny)
-        kept = np.flatnonzero(~dead & (scale > 0) & (spread >= LEAST_IMAGES * (1 - 1e-9)))
+        kept = np.flatnonzero(~dead & (scale > 0) & (spread >= LEAST_SPREAD * (1 - 1e-9)))
         correlation = covariance[np.ix_(kept, kept)] / np.outer(scale[kept], scale[kept])
         first, second = np.nonzero(np.triu(correlation > ALIKE, 1))
         return [[int(kept[a]), int(kept[b])] for a, b in zip(first[:MOST_PAIRS], second[:MOST_PAIRS], strict=True)]

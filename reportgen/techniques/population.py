@@ -26,6 +26,9 @@ from reportgen.text import Message, _, verbatim
 if TYPE_CHECKING:
     from torch import Tensor
 
+ALIKE = 1e-5
+"""Share of the strongest map within which sums of maps are the same: images of a class that show one and the same."""
+
 
 @dataclass(frozen=True)
 class Population(Technique):
@@ -201,6 +204,7 @@ class _Class:
         empty: those among them whose map holds no evidence.
         corners: share of each corner; ahead: by how much it exceeds that of the corner across, left to right.
         border, inside, covered, gained: share of the border and of the mask, area of the mask, and the difference.
+        weakest, strongest: sums of maps, before they are divided by them.
         best: the most confident images with a map: probability, image, map.
     """
 
@@ -214,6 +218,8 @@ class _Class:
     inside: Share = field(default_factory=Share)
     covered: Share = field(default_factory=Share)
     gained: Share = field(default_factory=Share)
+    weakest: float = np.inf
+    strongest: float = 0.0
     best: list[tuple[float, Case, Array]] = field(default_factory=list)
 
     def add(self, block: Block, place: int, mask: Array | None) -> None:
@@ -225,6 +231,7 @@ class _Class:
             self.empty += 1
             return
         unit = values / whole
+        self.weakest, self.strongest = min(self.weakest, whole), max(self.strongest, whole)
         self.total = self.total + unit
         held = [float(unit[cells].sum()) for cells in corner_cells(*unit.shape)]
         for number, value in enumerate(held):
@@ -253,6 +260,7 @@ class _Class:
             most = max(range(4), key=lambda place: self.corners[place].mean)
             told["corner"] = {**self.corners[most].told(), "place": PLACES[most], "ahead": self.ahead[most].told()}
             told["border"] = self.border.told()
+            told["alike"] = self.strongest - self.weakest <= ALIKE * self.strongest
         if self.inside.n:
             told["inside"] = {**self.inside.told(), "area": self.covered.mean, "gain": self.gained.told()}
         if with_map:

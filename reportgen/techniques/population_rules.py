@@ -36,7 +36,7 @@ WORDS: Mapping[str, Message] = {
 
 def concluded(results: Mapping[str, Any], limits: Limits, figures: tuple[str, ...]) -> Iterator[Finding]:
     """What all rules find in the results of `population`."""
-    told = [one for one in results["classes"] if one["images"] - one["empty"] >= LEAST_IMAGES]
+    told = [one for one in results["classes"] if one["images"] - one["empty"] >= LEAST_IMAGES and not one["alike"]]
     cornered = _cornered(told, results, CORNER.limit(limits))
     yield from _corner(cornered, results["chance"]["corner"], CORNER.limit(limits), figures)
     yield from _border([one for one in told if one not in cornered], results["chance"]["border"], limits, figures)

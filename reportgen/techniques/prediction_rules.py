@@ -126,7 +126,7 @@ def _constant(answers: Answers) -> Iterator[Finding]:
 
 def _one_class(answers: Answers) -> Iterator[Finding]:
     seen = answers.seen
-    if seen is None or seen.witnesses < FEWEST:
+    if seen is None or seen.witnesses < FEWEST or len(np.unique(seen.truth)) < 2:
         return
     classes, counts = np.unique(seen.predicted, return_counts=True)
     usual = int(classes[counts.argmax()])

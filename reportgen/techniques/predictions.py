@@ -28,8 +28,6 @@ ALL_OF = 100
 """Scores of all classes are kept where there are no more."""
 MOST_CONFUSED = 20
 """Pairs of classes listed."""
-MOST_LOOKED_AT = 16
-"""Images that are compared with one another where all are answered alike."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ class Predictions(Technique):
             seen=seen,
             renamed=None if seen is None else _renaming(seen, evidence.resolution),
             channels=results["channels"],
-            varied=lambda: evidence.distinct(rows.once()[:MOST_LOOKED_AT]) > 1,
+            varied=lambda: evidence.varied(2),
             label=evidence.resolution.label,
             limits=evidence.limits,
         )
@@ -229,17 +227,10 @@ class _Rows:
         self.probability = stacked("probability").astype(np.float64)
         self.rest = stacked("rest").astype(np.float64)
 
-    def _places(self) -> list[int]:
-        """Of every different image once."""
-        return sorted({case.digest: place for place, case in reversed(list(enumerate(self.cases)))}.values())
-
-    def once(self) -> list[Case]:
-        """Every different image once."""
-        return [self.cases[place] for place in self._places()]
-
     def different(self) -> tuple[Array, Array, Array]:
         """Logits, class numbers and what is left to other classes, of every different image once."""
-        places = self._places()
+        first = {case.digest: place for place, case in reversed(list(enumerate(self.cases)))}
+        places = sorted(first.values())
         return self.logits[places], self.index[places], self.rest[places]
 
     def _known(self) -> Array:

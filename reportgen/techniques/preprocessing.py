@@ -17,7 +17,7 @@ from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.resampling import jackknife
 from reportgen.store import Array
-from reportgen.techniques.preprocessing_rules import MISMATCH, RULES, SHIFTED, concluded
+from reportgen.techniques.preprocessing_rules import LEAST_IMAGES, MISMATCH, RULES, SHIFTED, concluded
 from reportgen.techniques.technique import Block, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -146,7 +146,8 @@ class Preprocessing(Technique):
         }
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        return list(concluded(results, evidence.resolution.pipeline, evidence.limits, (self._id,)))
+        found = list(concluded(results, evidence.resolution.pipeline, evidence.limits, (self._id,)))
+        return found if found and evidence.varied(LEAST_IMAGES) else []
 
     # figures
     # ------------------------------------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from reportgen.engine.structure import Recording
     from reportgen.subject.truth import Truth
 
+MOST_LOOKED_AT = 16
+"""Images that are compared with one another, pixel by pixel, before a rule speaks of all of them."""
+
 
 class NotApplicable(Exception):
     """Raised by `Technique.needs`: this model offers nothing to look at; the section says why."""
@@ -282,6 +285,11 @@ class Evidence:
     limits: Limits = field(default_factory=dict)
     distinct: Callable[[Sequence[Case]], int] = len
     reference: tuple[Case, ...] = ()
+
+    def varied(self, fewest: int) -> bool:
+        """Whether so many images of a scan differ as the network saw them; of many, `MOST_LOOKED_AT` are looked at."""
+        once = list({case.digest: case for case in self.cases}.values())
+        return self.distinct(once[:: -(-len(once) // MOST_LOOKED_AT)] if once else ()) >= fewest
 
     def words(self, message: Message) -> str:
         """A sentence in the language of the document, for what is drawn into a picture."""
