@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from reportgen.metrics import student
 
 DRAWS: Final = 4000
+FEWEST: Final = 5
+"""The draws of fewer values reach no further than these do: their interval would hold the mean three times in four."""
 
 
 def interval_of_mean(values: NDArray[np.floating], *, seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean of (n,) values, by the bootstrap (Efron 1979); None for fewer than two.
+    """95 % percentile interval of the mean of (n,) values, by the bootstrap (Efron 1979); None for fewer than
+    `FEWEST`.
 
     Percentiles are taken as far out as Student's t asks for (Hesterberg 2015, *What Teachers Should Know About the
     Bootstrap*): the draws of few values scatter less than their mean does.
@@ -23,7 +26,7 @@ def interval_of_mean(values: NDArray[np.floating], *, seed: int = 0) -> tuple[fl
 
     known = np.asarray(values, dtype=np.float64)
     n = len(known)
-    if n < 2:
+    if n < FEWEST:
         return None
     drawn = np.random.default_rng(seed).integers(0, n, (DRAWS, n))
     beyond = 100 * float(ndtr(-np.sqrt(n / (n - 1)) * student(n - 1)))

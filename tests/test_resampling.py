@@ -27,8 +27,9 @@ def test_covers_the_mean_about_as_often_as_it_says(n: int) -> None:
     assert 0.9 <= np.mean([low <= 0 <= high for low, high in (one for one in found if one)]) <= 0.98
 
 
-def test_one_value_has_no_interval() -> None:
-    assert interval_of_mean(np.array([0.3])) is None
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_handful_of_values_has_no_interval(n: int) -> None:
+    assert interval_of_mean(np.linspace(0.3, 0.4, n)) is None
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:

@@ -156,7 +156,7 @@ class Faithfulness(Measurement):
         best = results["best_baseline"]
         against = {name: one["against"][best] for name, one in results["maps"].items() if not one["baseline"]}
         limit = NO_BETTER.limit(evidence.limits)
-        # one image has no interval
+        # a handful of images has no interval
         failing = [name for name, one in against.items() if one["interval"] and one["interval"][0] <= limit]
         if not failing:
             return []

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 FIRST = 3
 """Batch normalisations that are told of; the first decides."""
-ALIKE = 0.75
-"""A factor is told that fits all channels: the median is nearly that of the absolute values."""
 PLAUSIBLE = (1 / 300, 10.0)
 """Standard deviations that somebody may have divided by: from grey levels up to 255 without any to images that hardly
 vary.
@@ -301,9 +299,9 @@ def _median(values: Array) -> float:
 
 
 def _implied(first: Mapping[str, Any], resolution: Resolution) -> float | None:
-    """The standard deviation of the pipeline that would fit, where it is one number and all channels are off alike."""
+    """The standard deviation of the pipeline that would fit, where it is one number that somebody may have used."""
     pipeline = resolution.pipeline
-    if not pipeline["std"] or pipeline["transform"] or abs(first["signed"]) < ALIKE * first["log_ratio"]:
+    if not pipeline["std"] or pipeline["transform"]:
         return None
     std = math.exp(first["signed"] / 2) * float(np.mean(pipeline["std"]))
     return std if PLAUSIBLE[0] <= std <= PLAUSIBLE[1] else None

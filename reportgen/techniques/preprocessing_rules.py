@@ -18,6 +18,8 @@ RULES: Final = (MISMATCH, SHIFTED)
 
 SURE: Final = 0.5
 """Share of the threshold that the interval must exceed: few images may differ from the many of training."""
+ALIKE: Final = 0.75
+"""A factor is advised where it fits all channels: where the median is nearly that of the absolute values."""
 LEAST_IMAGES: Final = 5
 """On fewer different images nothing is said: one dark photograph would decide."""
 
@@ -76,7 +78,7 @@ def _detail(
         high=f"{first['log_ratio_interval'][1]:.2f}",
         shift=f"{first['shift']:.2f}",
         advice=_("Ask how the network was trained, and give --mean, --std, or the right --transform.")
-        if std is None
+        if std is None or abs(first["signed"]) < ALIKE * first["log_ratio"]
         else _(
             "A standard deviation of about {told} would fit in place of {used}. Ask how the network was trained, and "
             "give --mean and --std.",
