@@ -85,7 +85,7 @@ class Population(Technique):
     layers: tuple[str, ...] = ()
     channels: str = ""
     classes: Annotated[int, Field(ge=1)] = 8
-    examples: Annotated[int, Field(ge=0, le=5)] = 3
+    examples: Annotated[int, Field(ge=0, le=5)] = 2
 
     def settled(self, resolution: Resolution) -> Population:
         """Itself with the one layer that is looked at."""
@@ -166,6 +166,8 @@ class Population(Technique):
         highest = max((float(mean.max()) for mean in means.values()), default=0.0)
         shape = tuple(evidence.resolution.pipeline["size"])
         overlays = _overlays(evidence, found)
+        # no wider than what there is: narrow rows stand side by side on paper
+        columns = 1 + max((len(one.best) for one in found.values()), default=0)
         rows = []
         for index, one in found.items():
             picture = map_alone(shape, means[index], low=0.0, high=highest, colormap=evidence.colormap)
@@ -173,7 +175,7 @@ class Population(Technique):
             alt = _("mean map of {label} over {n} images", label=label, n=one.images)
             panels: list[Panel | None] = [Panel(picture, _("mean of {n}", n=one.images), alt, name=f"class-{index}")]
             panels += [overlays[index, rank] for rank in range(len(one.best))]
-            panels += [None] * (1 + self.examples - len(panels))
+            panels += [None] * (columns - len(panels))
             rows.append(Row(tuple(panels), verbatim(label)))
         yield Figure(
             id=self._id,
@@ -190,7 +192,7 @@ class Population(Technique):
                 classes=len(every),
                 reading=evidence.reading,
             ),
-            columns=1 + self.examples,
+            columns=columns,
             colorbar=Colorbar(evidence.colormap, verbatim("0"), _("{high} times even", high=f"{highest:.2g}")),
         )
 

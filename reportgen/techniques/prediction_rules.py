@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reportgen.findings import Finding, FindingRule, Limits
-from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, proportion
+from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, proportion, wilson
 from reportgen.relabelling import Renamed
 from reportgen.text import Message, _
 
@@ -146,6 +146,7 @@ def _one_class(answers: Answers) -> Iterator[Finding]:
             value=value,
             threshold=limit,
             n=len(seen.truth),
+            interval=proportion(seen.predicted == usual, seen.units, grouped=seen.grouped)["interval"],
         )
 
 
@@ -165,6 +166,7 @@ def _saturated(answers: Answers) -> Iterator[Finding]:
             value=value,
             threshold=limit,
             n=n,
+            interval=wilson(value * n, n),
         )
 
 

@@ -103,7 +103,7 @@ class Sanity(Measurement):
                         "title": {"type": "string"},
                         "rank_correlation": {"type": "array", "items": {"oneOf": [MEAN_SCHEMA, {"type": "null"}]}},
                         "ssim": {"type": "array", "items": {"oneOf": [MEAN_SCHEMA, {"type": "null"}]}},
-                        "changes_little": {"type": "boolean"},
+                        "changes_little": {"type": ["boolean", "null"]},
                     },
                 },
             },
@@ -187,12 +187,11 @@ class Sanity(Measurement):
                 np.array([arrays[f"{what}/{method}"] for _case, arrays in evidence.each()]) for what in ("rank", "ssim")
             )
             first = _mean(ranks[:, 0])
-            little = first is not None and first["interval"] is not None and first["interval"][0] > limit
             told[method] = {
                 "title": str(title_of(method)),
                 "rank_correlation": [_mean(column) for column in ranks.T],
                 "ssim": [_mean(column) for column in ssims.T],
-                "changes_little": little,
+                "changes_little": _little(first, limit),
             }
         return {"n": len(evidence.cases), "levels": levels, "threshold": limit, "methods": told}
 
@@ -329,6 +328,13 @@ def _similarities(one: Tensor, other: Tensor, size: tuple[int, ...]) -> tuple[Te
 def _mean(values: Array) -> dict[str, Any] | None:
     known = values[np.isfinite(values)]
     return mean(known) if len(known) else None
+
+
+def _little(first: Mapping[str, Any] | None, limit: float) -> bool | None:
+    """Whether a map changes little by its rank correlation at the first level; None where that is not decided."""
+    if first is None or first["interval"] is None or first["interval"][0] <= limit <= first["interval"][1]:
+        return None
+    return bool(first["value"] > limit)
 
 
 def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> None:
