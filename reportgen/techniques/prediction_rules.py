@@ -154,7 +154,7 @@ def _saturated(answers: Answers) -> Iterator[Finding]:
     n = len(answers.rest)
     value = float((answers.rest < CERTAIN).mean())
     limit = SATURATED.limit(answers.limits)
-    if n >= FEWEST and value >= limit:
+    if n >= FEWEST and value >= limit and answers.varied():
         yield SATURATED.found(
             _(
                 "{value} of {n} images leave less than a millionth for all other classes together. Such a confidence "
