@@ -75,12 +75,13 @@ RULES: Final = (
 
 
 def concluded(answers: Answers) -> Iterator[Finding]:
-    """What all rules find. Where scores are no numbers, nothing else can be said."""
-    broken = list(_not_finite(answers))
-    if broken:
-        yield from broken
-        return
-    for rule in (_constant, _one_class, _saturated):
+    """What all rules find. Where scores are no numbers, or the same for every image, nothing else can be said."""
+    for hopeless in (_not_finite, _constant):
+        found = list(hopeless(answers))
+        if found:
+            yield from found
+            return
+    for rule in (_one_class, _saturated):
         yield from rule(answers)
     if answers.seen is not None:
         for about_truth in (_below_majority, _calibration, _weak_slice):

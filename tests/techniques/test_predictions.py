@@ -99,6 +99,7 @@ def test_scores_that_are_no_numbers() -> None:
 def test_an_answer_that_does_not_depend_on_the_image() -> None:
     found = rules(Reads(gain=0.0), images())
     assert found["predictions.constant"]["n"] == 60
+    assert len(found) == 1  # that it names one class for all follows
 
 
 def test_images_that_are_all_alike_are_answered_alike(tmp_path: Any) -> None:
