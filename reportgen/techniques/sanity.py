@@ -332,7 +332,7 @@ def _mean(values: Array) -> dict[str, Any] | None:
 
 def _little(first: Mapping[str, Any] | None, limit: float) -> bool | None:
     """Whether a map changes little by its rank correlation at the first level; None where that is not decided."""
-    if first is None or first["interval"] is None or first["interval"][0] <= limit <= first["interval"][1]:
+    if first is None or first["interval"] is None or first["interval"][0] <= limit < first["value"]:
         return None
     return bool(first["value"] > limit)
 

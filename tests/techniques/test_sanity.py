@@ -58,7 +58,7 @@ def test_verdicts_do_not_hang_on_the_weights_that_were_drawn(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("value", "interval", "decided"),
-    [(0.9, (0.8, 0.95), True), (0.1, (-0.2, 0.3), False), (0.5, (0.3, 0.7), None), (0.9, None, None)],
+    [(0.9, (0.8, 0.95), True), (0.3, (0.0, 0.6), False), (0.6, (0.4, 0.7), None), (0.9, None, None)],
 )
 def test_what_lies_about_the_threshold_is_not_decided(value: float, interval: Any, decided: bool | None) -> None:
     assert _little({"value": value, "interval": interval, "n": 8}, 0.5) is decided
