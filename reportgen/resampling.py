@@ -17,20 +17,13 @@ FEWEST: Final = 5
 
 def interval_of_mean(values: NDArray[np.floating], *, seed: int = 0) -> tuple[float, float] | None:
     """95 % percentile interval of the mean of (n,) values, by the bootstrap (Efron 1979); None for fewer than
-    `FEWEST`.
-
-    Percentiles are taken as far out as Student's t asks for (Hesterberg 2015, *What Teachers Should Know About the
-    Bootstrap*): the draws of few values scatter less than their mean does.
+    `FEWEST`. Of six normal values it holds the mean nine times in ten, of twenty and more as often as it says.
     """
-    from scipy.special import ndtr
-
     known = np.asarray(values, dtype=np.float64)
-    n = len(known)
-    if n < FEWEST:
+    if len(known) < FEWEST:
         return None
-    drawn = np.random.default_rng(seed).integers(0, n, (DRAWS, n))
-    beyond = 100 * float(ndtr(-np.sqrt(n / (n - 1)) * student(n - 1)))
-    low, high = np.percentile(known[drawn].mean(axis=1), (beyond, 100 - beyond))
+    drawn = np.random.default_rng(seed).integers(0, len(known), (DRAWS, len(known)))
+    low, high = np.percentile(known[drawn].mean(axis=1), (2.5, 97.5))
     return float(low), float(high)
 
 
