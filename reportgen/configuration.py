@@ -125,6 +125,7 @@ def _check(file: _File, options: Mapping[str, Any]) -> None:
 
 
 def _check_techniques(file: _File, options: Mapping[str, Any]) -> None:
+    from reportgen.rules import RULES
     from reportgen.techniques import check_limits, check_options
 
     job = Job.from_options({name: options[name] for name in ("techniques", "findings") if name in options})
@@ -136,7 +137,7 @@ def _check_techniques(file: _File, options: Mapping[str, Any]) -> None:
                 raise file.wrong(("techniques", technique, field), error.thing, error.remedy) from None
     for rule, value in job.findings.items():
         try:
-            check_limits(Job.from_options({"findings": {rule: value}}))
+            check_limits(Job.from_options({"findings": {rule: value}}), RULES)
         except UsageError as error:
             raise file.wrong(("findings", *rule.split(".")), error.thing, error.remedy) from None
 
@@ -193,12 +194,14 @@ def _path(words: str) -> tuple[str, ...]:
 
 def configuration_schema() -> dict[str, Any]:
     """JSON Schema of ``reportgen.toml``, of which editors make completion and marks."""
+    from reportgen.rules import RULES
     from reportgen.techniques import registry
 
     made = Job.model_json_schema()
     properties = {name.replace("_", "-"): _accepting(name, part) for name, part in made["properties"].items()}
     techniques = {name: _options_schema(cls) for name, cls in registry().items()}
-    rules = sorted(rule.name for cls in registry().values() for rule in cls.rules)
+    every = (*RULES, *(rule for cls in registry().values() for rule in cls.rules))
+    rules = sorted(rule.name for rule in every if rule.threshold is not None)
     properties["techniques"] = {
         "description": "options of single techniques",
         "type": "object",

@@ -75,7 +75,7 @@ def draw(
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
     desk = _Desk(job, made, scanned, store, pictures, key_of("resolution", resolution=made.resolution.to_json()))
     findings = rules.subject_findings(
-        subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched, job.colormap
+        subject, made.resolution, scanned.used, scanned.skipped, scanned.unmatched, job.colormap, job.findings
     )
     begin = perf_counter()
     sections: list[Section] = []
@@ -172,7 +172,7 @@ def _about(planned: Planned, evidence: Evidence, desk: _Desk) -> dict[str, Any]:
     if planned.technique.scope == "scan":
         over.update(desk.pictures.digest_of_masks().encode())
     technique = planned.technique
-    covered = ("resolution", "cases", "read", "picture", "scan", "pictures", "beside", "mask", "reference")
+    covered = ("resolution", "cases", "read", "picture", "scan", "pictures", "beside", "mask", "reference", "distinct")
     return {
         "technique": technique.name,
         "options": technique.options(),
@@ -228,6 +228,7 @@ def _evidence(planned: Planned, desk: _Desk) -> Evidence:
         scan=partial(blocks, desk.scanned.shards[planned.name], cases),
         pictures=partial(_pictures, desk),
         mask=lambda case: desk.pictures.mask(case.digest),
+        distinct=partial(_distinct, desk),
         masks=sum(case.digest in desk.pictures.subject.masks for case in cases),
     )
 
@@ -254,6 +255,10 @@ def _pictures(desk: _Desk, cases: Sequence[Case]) -> Iterator[tuple[Case, Array]
         named.setdefault(case.digest, []).append(case)
     for digest, pixels in desk.pictures.fitted(named):
         yield from ((case, pixels) for case in named[digest])
+
+
+def _distinct(desk: _Desk, cases: Sequence[Case]) -> int:
+    return len({pixels.tobytes() for _digest, pixels in desk.pictures.fitted(dict.fromkeys(c.digest for c in cases))})
 
 
 def withheld(pixels: Array, job: Job) -> Array:

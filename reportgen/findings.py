@@ -148,12 +148,27 @@ class FindingRule:
         value: float | int | str | None = None,
         threshold: float | None = None,
         n: int | None = None,
-        interval: tuple[float, float] | None = None,
+        interval: Sequence[float] | None = None,
         figures: tuple[str, ...] = (),
+        severity: Severity | None = None,
     ) -> Finding:
-        """The finding. `detail` says what was measured and what to do about it."""
+        """The finding. `detail` says what was measured and what to do about it.
+
+        Args:
+            severity: another than the rule's, where more or less was found than it usually speaks of.
+        """
         return Finding(
-            self.name, self.about, self.severity, subject, self.title, detail, value, threshold, n, interval, figures
+            self.name,
+            self.about,
+            severity or self.severity,
+            subject,
+            self.title,
+            detail,
+            value,
+            threshold,
+            n,
+            None if interval is None else (interval[0], interval[1]),
+            figures,
         )
 
 

@@ -59,6 +59,11 @@ class Labelled:
     slices: Sequence[str | None]
 
     @property
+    def witnesses(self) -> int:
+        """How many images or groups there are that may differ by themselves."""
+        return len(np.unique(self.units))
+
+    @property
     def right(self) -> NDArray[np.bool_]:
         """(n,) whether the class ranked first is the true one."""
         return np.equal(self.truth, self.predicted)
@@ -96,7 +101,7 @@ def interval(value: float, influence: Numbers, units: Integers, *, grouped: bool
         if groups < 2:
             return 0.0, 1.0
         variance = float((sums**2).sum()) * groups / (groups - 1)
-        z = _student(groups - 1)
+        z = student(groups - 1)
     spread = value * (1 - value)
     n = spread / variance if variance > 0 and spread > 0 else most
     # few groups may agree by chance: they never know more than as many independent images
@@ -104,7 +109,8 @@ def interval(value: float, influence: Numbers, units: Integers, *, grouped: bool
     return wilson(value * independent, independent, z)
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
+    """Quantile of Student's t that 2.5 % lie above."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.975))

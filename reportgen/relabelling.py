@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reportgen.metrics import FEWEST, Integers, Labelled, Z, measured
+from reportgen.metrics import FEWEST, Integers, Labelled, measured, student
 
 MOST_CLASSES = 2000
 """An assignment takes time by the cube of the classes."""
@@ -49,7 +49,9 @@ def paired_gain(before: NDArray[np.bool_], after: NDArray[np.bool_], units: Inte
     change = after.astype(np.float64) - before
     value = float(change.mean())
     sums = np.bincount(np.unique(units, return_inverse=True)[1], weights=(change - value) / n)
-    half = Z * sqrt(float((sums**2).sum()))
+    if len(sums) < 2:
+        return measured(value, n, (-1.0, 1.0))
+    half = student(len(sums) - 1) * sqrt(float((sums**2).sum()) * len(sums) / (len(sums) - 1))
     return measured(value, n, (value - half, value + half))
 
 

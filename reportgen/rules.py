@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.colour import UNIFORM
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule, Limits
 from reportgen.report.terms import term
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
 from reportgen.summary import UNANSWERED, Predicted
 from reportgen.text import Message, _, listed
+
+COLOURS = FindingRule(
+    "colormap.not_uniform", "method", "info", _("The colours of heat maps are not perceptually uniform")
+)
+ASSUMED = FindingRule("preprocessing.assumed", "model", "warning", _("Preprocessing was assumed"), 1)
+RECOGNISED = FindingRule("model.recognised", "model", "notice", _("The architecture was recognised, not known"))
+STRAY = FindingRule(
+    "model.stray_weights", "model", "notice", _("The file holds weights that the architecture does not use"), 1
+)
+RANDOM = FindingRule("model.random", "model", "warning", _("The model draws random numbers when it answers"))
+REPLACED = FindingRule("model.replaced_classes", "model", "warning", _("The file's own code was not run"), 1)
+TRUSTED = FindingRule("model.trusted", "run", "notice", _("The model file was trusted with running code"))
+SILENT = FindingRule("model.unanswered", "model", "warning", _("The model gives no answer for some images"), 1)
+SKIPPED = FindingRule("images.skipped", "data", "notice", _("Some images could not be used"), 1)
+UNLABELLED = FindingRule("images.unlabelled", "data", "info", _("No image has a known true class"))
+RULES: Final = (COLOURS, ASSUMED, RECOGNISED, STRAY, RANDOM, REPLACED, TRUSTED, SILENT, SKIPPED, UNLABELLED)
 
 
 def subject_findings(
@@ -22,40 +38,35 @@ def subject_findings(
     skipped: Sequence[Skipped],
     unmatched: Sequence[str],
     colormap: str,
+    limits: Limits,
 ) -> list[Finding]:
     """What follows from how the subject was opened and read, and from the colours it is shown in."""
     return [
         *_about_colours(colormap),
-        *_about_preprocessing(resolution),
-        *_about_file(subject, resolution),
-        *_about_images(used, skipped, unmatched),
+        *_about_preprocessing(resolution, limits),
+        *_about_file(subject, resolution, limits),
+        *_about_images(used, skipped, unmatched, limits),
     ]
 
 
-def _about_colours(colormap: str) -> list[Finding]:
-    if colormap in UNIFORM:
-        return []
-    return [
-        Finding(
-            rule="colormap.not_uniform",
-            about="method",
-            severity="info",
-            subject=colormap,
-            title=_("The colours of heat maps are not perceptually uniform"),
-            detail=_(
+def _about_colours(colormap: str) -> Iterator[Finding]:
+    if colormap not in UNIFORM:
+        yield COLOURS.found(
+            _(
                 "In {colormap}, equal steps of the value are unequal steps to the eye: bands appear where there are "
                 "none, and in grey print the highest and the lowest values look alike. The default, inferno, does not "
                 "do so.",
                 colormap=colormap,
             ),
+            subject=colormap,
         )
-    ]
 
 
-def _about_preprocessing(resolution: Resolution) -> list[Finding]:
+def _about_preprocessing(resolution: Resolution, limits: Limits) -> Iterator[Finding]:
     assumed = list(resolution.pipeline.get("assumed") or ())
-    if not assumed:
-        return []
+    limit = ASSUMED.limit(limits)
+    if not assumed or len(assumed) < limit:
+        return
     sure = bool(resolution.model.get("head_published"))
     names = listed([term(one) for one in assumed])
     if sure:
@@ -74,91 +85,56 @@ def _about_preprocessing(resolution: Resolution) -> list[Finding]:
             "images the model was not made for. Ask who trained it, and give --input-size, --resize, --mean and --std.",
             names=names,
         )
-    return [
-        Finding(
-            rule="preprocessing.assumed",
-            about="model",
-            severity="notice" if sure else "warning",
-            subject=str(names),
-            title=_("Preprocessing was assumed"),
-            detail=detail,
-            value=len(assumed),
-            threshold=1,
-        )
-    ]
+    yield ASSUMED.found(
+        detail,
+        subject=str(names),
+        value=len(assumed),
+        threshold=limit,
+        severity="notice" if sure else None,
+    )
 
 
-def _about_file(subject: Subject, resolution: Resolution) -> list[Finding]:
+def _about_file(subject: Subject, resolution: Resolution, limits: Limits) -> Iterator[Finding]:
     file = resolution.model
-    found: list[Finding] = []
     if file.get("how") == "recognised":
         others = list(file.get("candidates") or ())
         also: Message = (
             _("It also fits: {names}.", names=", ".join(others)) if others else _("No other known architecture fits.")
         )
-        found.append(
-            Finding(
-                rule="model.recognised",
-                about="model",
-                severity="info" if not others else "notice",
-                subject=str(file["architecture"]),
-                title=_("The architecture was recognised, not known"),
-                detail=_(
-                    "The names and shapes of the weights are those of {architecture}; the file itself does not "
-                    "name it. {also} "
-                    "Give --arch to decide.",
-                    architecture=file["architecture"],
-                    also=also,
-                ),
-                value=len(others),
-            )
+        yield RECOGNISED.found(
+            _(
+                "The names and shapes of the weights are those of {architecture}; the file itself does not "
+                "name it. {also} "
+                "Give --arch to decide.",
+                architecture=file["architecture"],
+                also=also,
+            ),
+            subject=str(file["architecture"]),
+            value=len(others),
+            severity=None if others else "info",
         )
-    if file.get("stray"):
-        stray = list(file["stray"])
-        found.append(
-            Finding(
-                rule="model.stray_weights",
-                about="model",
-                severity="notice",
-                subject=stray[0],
-                title=_("The file holds weights that the architecture does not use"),
-                detail=_("{n} keys were left aside, among them {names}.", n=len(stray), names=", ".join(stray[:3])),
-                value=len(stray),
-                threshold=1,
-            )
-        )
+    stray, limit = list(file.get("stray") or ()), STRAY.limit(limits)
+    if stray and len(stray) >= limit:
+        detail = _("{n} keys were left aside, among them {names}.", n=len(stray), names=", ".join(stray[:3]))
+        yield STRAY.found(detail, subject=stray[0], value=len(stray), threshold=limit)
     if resolution.random:
-        found.append(
-            Finding(
-                rule="model.random",
-                about="model",
-                severity="warning",
-                subject=str(file["architecture"]),
-                title=_("The model draws random numbers when it answers"),
-                detail=_(
-                    "Its answers differ from call to call. Here every pass begins with the same random state, so that "
-                    "the report can be repeated; a single answer in use is another one. Dropout or noise that stayed "
-                    "switched on is the usual reason."
-                ),
-            )
+        yield RANDOM.found(
+            _(
+                "Its answers differ from call to call. Here every pass begins with the same random state, so that "
+                "the report can be repeated; a single answer in use is another one. Dropout or noise that stayed "
+                "switched on is the usual reason."
+            ),
+            subject=str(file["architecture"]),
         )
-    if file.get("replaced"):
-        found.append(_about_replaced(file))
+    limit = REPLACED.limit(limits)
+    if len(file.get("replaced") or ()) >= max(limit, 1):
+        yield _about_replaced(file, limit)
     if file.get("safe") is False:
-        found.append(
-            Finding(
-                rule="model.trusted",
-                about="run",
-                severity="notice",
-                subject=subject.model_name,
-                title=_("The model file was trusted with running code"),
-                detail=_("Opening it can run code of its author; --trust-model allowed it."),
-            )
-        )
-    return found
+        detail = _("Opening it can run code of its author; --trust-model allowed it.")
+        yield TRUSTED.found(detail, subject=subject.model_name)
 
 
-def _about_replaced(file: Mapping[str, Any]) -> Finding:
+def _about_replaced(file: Mapping[str, Any], limit: float) -> Finding:
     """Classes of the file stand for code of its own, which nobody ran."""
     names = list(file["replaced"])
     guessed = file.get("how") != "class"
@@ -175,79 +151,42 @@ def _about_replaced(file: Mapping[str, Any]) -> Finding:
             "In place of {names} stand layers of reportgen that compute the same from the file's weights.",
             names=shown,
         )
-    return Finding(
-        rule="model.replaced_classes",
-        about="model",
-        severity="warning" if guessed else "info",
-        subject=names[0],
-        title=_("The file's own code was not run"),
-        detail=detail,
-        value=len(names),
-        threshold=1,
+    return REPLACED.found(
+        detail, subject=names[0], value=len(names), threshold=limit, severity=None if guessed else "info"
     )
 
 
-def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str]) -> list[Finding]:
-    found: list[Finding] = []
+def _about_images(
+    used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str], limits: Limits
+) -> Iterator[Finding]:
+    every = len(used) + len(skipped)
     unanswered = [one for one in skipped if one.reason.startswith(UNANSWERED)]
-    if unanswered:
-        found.append(
-            Finding(
-                rule="model.unanswered",
-                about="model",
-                severity="warning",
-                subject=unanswered[0].name,
-                title=_("The model gives no answer for some images"),
-                detail=_(
-                    "It failed on {n} of {all} images; the appendix lists them. They are in no figure and no number of "
-                    "this report. Find out what they have in common.",
-                    n=len(unanswered),
-                    all=len(used) + len(skipped),
-                ),
-                value=len(unanswered),
-                threshold=1,
-                n=len(used) + len(skipped),
-            )
-        )
     broken = [one for one in skipped if not one.reason.startswith("not an image file") and one not in unanswered]
-    if broken:
-        found.append(
-            Finding(
-                rule="images.skipped",
-                about="data",
-                severity="notice",
-                subject=broken[0].name,
-                title=_("Some images could not be used"),
-                detail=_(
-                    "{n} of {all} were skipped; the appendix lists each with its reason.",
-                    n=len(broken),
-                    all=len(used) + len(skipped),
-                ),
-                value=len(broken),
-                threshold=1,
-                n=len(used) + len(skipped),
-            )
-        )
+    told = {
+        SILENT: _(
+            "It failed on {n} of {all} images; the appendix lists them. They are in no figure and no number of "
+            "this report. Find out what they have in common.",
+            n=len(unanswered),
+            all=every,
+        ),
+        SKIPPED: _("{n} of {all} were skipped; the appendix lists each with its reason.", n=len(broken), all=every),
+    }
+    for rule, concerned in ((SILENT, unanswered), (SKIPPED, broken)):
+        limit = rule.limit(limits)
+        if concerned and len(concerned) >= limit:
+            yield rule.found(told[rule], subject=concerned[0].name, value=len(concerned), threshold=limit, n=every)
     if not any(one.truth is not None for one in used):
-        found.append(
-            Finding(
-                rule="images.unlabelled",
-                about="data",
-                severity="info",
-                subject="",
-                title=_("No image has a known true class"),
-                detail=_(
-                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
-                    "folders named by "
-                    "class; {n} folders are called like no class.",
-                    n=len(unmatched),
-                )
-                if unmatched
-                else _(
-                    "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
-                    "folders named by "
-                    "class."
-                ),
+        yield UNLABELLED.found(
+            _(
+                "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
+                "folders named by "
+                "class; {n} folders are called like no class.",
+                n=len(unmatched),
             )
+            if unmatched
+            else _(
+                "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
+                "folders named by "
+                "class."
+            ),
         )
-    return found

@@ -33,6 +33,7 @@ from reportgen.laboratory import Laboratory
 from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.progress import Progress
 from reportgen.reference import look_at_reference
+from reportgen.rules import RULES
 from reportgen.sample import Drawable, draw_sample
 from reportgen.store import Array, Store, canonical, key_of
 from reportgen.subject.feed import in_order
@@ -131,7 +132,7 @@ class Examined:
 def resolve(job: Job, subject: Subject, store: Store, laboratory: Laboratory) -> Blueprint:
     """Settle model and techniques: from the record of an earlier run, or by opening the model."""
     techniques = chosen(job)
-    check_limits(job)
+    check_limits(job, RULES)
     labels = given_labels(job)
     key = subject.resolution_key(job, labels)
     resolution = _recorded(store, key)

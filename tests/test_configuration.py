@@ -16,6 +16,7 @@ from reportgen.cli import main
 from reportgen.configuration import configuration_schema, read_toml
 from reportgen.errors import UsageError
 from reportgen.job import Job, table_of
+from reportgen.rules import RULES
 from reportgen.techniques import check_limits, chosen, registry
 
 ROOT = Path(__file__).parent.parent
@@ -143,7 +144,7 @@ def test_the_schema_accepts_what_the_tool_accepts(capsys: pytest.CaptureFixture[
 
 
 def built(job: Job) -> None:
-    check_limits(job)
+    check_limits(job, RULES)
     chosen(job)
 
 

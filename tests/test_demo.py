@@ -212,3 +212,13 @@ def test_the_statistics_of_training_are_those_of_another_scaling(
     told = report.facts["techniques"]["preprocessing"]["results"]
     assert told["implied_std"] == pytest.approx(0.45, abs=0.02)
     assert told["layers"]["bn1"]["log_ratio"] == pytest.approx({0.5: 0.33, 1.0: 1.6}[own[1]] if own else 1.36, abs=0.02)
+
+
+def test_grad_cam_is_more_faithful_than_chance(prepared: Path) -> None:
+    """On the six photographs, insertion less deletion exceeds that of random maps by an interval above 0."""
+    measured = {"faithfulness": {"methods": ["grad_cam"]}}
+    report = reportgen.audit(prepared / "model.pt", prepared / "images", only="faithfulness", techniques=measured)
+    told = report.facts["techniques"]["faithfulness"]["results"]
+    (above,) = (one["against"]["random"] for one in told["maps"].values() if not one["baseline"])
+    assert above["n"] == told["n"] == 6
+    assert above["interval"][0] > 0

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import datetime
+import importlib
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import reportgen
 from reportgen.configuration import read_toml
 from reportgen.errors import UsageError
-from reportgen.findings import Finding, FindingRule, Waiver, gathered, waived, worst_first
+from reportgen.findings import ENDED, UNUSED, Finding, FindingRule, Waiver, gathered, waived, worst_first
 from reportgen.job import Job
+from reportgen.rules import RULES
+from reportgen.techniques import check_limits, registry
 from reportgen.text import _, verbatim
 from reportgen.verdict import verdict
 
+PACKAGE = Path(reportgen.__file__).parent
 RULE = FindingRule("images.example", "data", "warning", _("An example"), threshold=0.5)
 
 
@@ -170,3 +176,43 @@ def test_the_verdict_counts_what_counts() -> None:
     assert "; one warning about" in str(verdict(facts(), some[:1]))
     assert "; 2 warnings about the model or the images, 1 of them critical." in str(verdict(facts(), some))
     assert "that were made, 1 findings waived." in str(verdict(facts(), hushed))
+
+
+# rules of findings
+# ----------------------------------------------------------------------------------------------------------------
+
+
+def rules_written() -> set[str]:
+    """Names of all rules that a module gives a name of its own."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if "= FindingRule(" in path.read_text():
+            module = importlib.import_module(".".join(("reportgen", *path.relative_to(PACKAGE).with_suffix("").parts)))
+            found |= {one.name for one in vars(module).values() if isinstance(one, FindingRule)}
+    return found
+
+
+def test_every_rule_is_declared_once_and_can_be_set() -> None:
+    declared = [*RULES, ENDED, UNUSED, *(rule for cls in registry().values() for rule in cls.rules)]
+    names = [rule.name for rule in declared]
+    assert len(names) == len(set(names))
+    assert "robustness.flips" in rules_written()
+    assert rules_written() <= set(names)
+    for cls in registry().values():
+        assert all(re.fullmatch(rf"{cls.name}\.[a-z_]+", rule.name) for rule in cls.rules)
+    with_one = [rule.name for rule in declared if rule.threshold is not None]
+    check_limits(Job.from_options({"findings": dict.fromkeys(with_one, 0.5)}), RULES)
+    without = next(rule.name for rule in declared if rule.threshold is None)
+    with pytest.raises(UsageError, match="no rule with a threshold"):
+        check_limits(Job.from_options({"findings": {without: 0.5}}), RULES)
+
+
+def test_findings_are_made_by_rules_alone() -> None:
+    made = [path.name for path in PACKAGE.rglob("*.py") if re.search(r"\bFinding\(", path.read_text())]
+    assert made == ["findings.py"]
+
+
+def test_every_rule_stands_in_the_readme() -> None:
+    told = (PACKAGE.parent / "README.md").read_text()
+    rules = (*RULES, ENDED, UNUSED, *(rule for cls in registry().values() for rule in cls.rules))
+    assert [rule.name for rule in rules if f"`{rule.name}`" not in told] == []

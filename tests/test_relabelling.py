@@ -86,5 +86,10 @@ def test_gain_by_hand() -> None:
     after = np.array([True] * 4 + [True] * 3 + [False])
     found = paired_gain(before, after, np.arange(8))
     assert found["value"] == pytest.approx(3 / 8)
-    half = 1.959964 * ((4 * 25 + 3 * 9 + 121) / 64) ** 0.5 / 8
+    half = 2.364624 * ((4 * 25 + 3 * 9 + 121) / 64 * 8 / 7) ** 0.5 / 8  # Student's t of seven
     assert tuple(found["interval"]) == pytest.approx((3 / 8 - half, 3 / 8 + half), rel=1e-6)
+
+
+def test_one_group_proves_no_gain() -> None:
+    found = paired_gain(np.zeros(40, bool), np.ones(40, bool), np.zeros(40, int))
+    assert (found["value"], found["interval"]) == (1.0, [-1.0, 1.0])

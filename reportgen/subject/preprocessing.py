@@ -303,7 +303,9 @@ def resolve_pipeline(
     how = settle("resize", resize, _published_resize(published), "crop")
     if resize == "crop" and not done_elsewhere:
         assumed.append("resize_to")
-    kernel = settle("interpolation", interpolation, _published_interpolation(published), "bilinear")
+    # where nothing is resampled, nothing is assumed of how
+    wanted = "bilinear" if interpolation is None and how == "none" else interpolation
+    kernel = settle("interpolation", wanted, _published_interpolation(published), "bilinear")
     # published statistics are those of red, green, blue
     order = -1 if bgr else 1
     means = settle("mean", mean, getattr(published, "mean", None), IMAGENET_MEAN)

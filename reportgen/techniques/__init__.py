@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import entry_points
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from reportgen.clock import reproducible
 from reportgen.errors import UsageError
+from reportgen.findings import FindingRule
 from reportgen.techniques.technique import Technique
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ def chosen(job: Job) -> tuple[Technique, ...]:
     return tuple(_built(known[name], job) for name in names)
 
 
-def check_limits(job: Job) -> None:
-    """Raises UsageError if ``[findings]`` sets a threshold that no rule has."""
-    known = [rule.name for cls in registry().values() for rule in cls.rules]
+def check_limits(job: Job, others: Sequence[FindingRule]) -> None:
+    """Raises UsageError if ``[findings]`` sets a threshold that no rule has: none of a technique, none of `others`."""
+    every = (*others, *(rule for cls in registry().values() for rule in cls.rules))
+    known = [rule.name for rule in every if rule.threshold is not None]
     for name in job.findings:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)

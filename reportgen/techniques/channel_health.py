@@ -13,9 +13,10 @@ from reportgen.engine.requests import Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.chart import charts
 from reportgen.figures.figure import Figure, Panel, Row
-from reportgen.findings import Finding, Severity
+from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.store import Array
+from reportgen.techniques.channel_health_rules import LEAST_IMAGES, RULES, concluded
 from reportgen.techniques.technique import Block, Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -28,18 +29,11 @@ CONSTANT = 1e-3
 """A channel is dead if its values lie within this share of the median range of the channels of its layer."""
 ALIKE = 0.99
 """Correlation above which two channels are near-duplicates."""
-LEAST_IMAGES = 3
+LEAST_SPREAD = 3
 """A channel is compared with others if what it does is spread over at least so many images."""
 MOST_COMPARED = 1000
 """Images over which channels are compared."""
 MOST_PAIRS = 1000
-DEAD_SHARE = 0.01
-"""Share of a layer's channels from which on dead ones are a finding."""
-DUPLICATE_SHARE = 0.01
-MANY = 0.1
-"""Share from which on it is a warning."""
-FEW_IMAGES = 30
-"""On fewer images what is silent may only not have met what it waits for: the finding informs."""
 SKETCH = 3
 """Random directions onto which the map of each channel is projected."""
 ROWS = 1024
@@ -80,6 +74,7 @@ class ChannelHealth(Technique):
     summary: ClassVar[str] = "which channels are dead, always on, or near-duplicates, over all images"
     scope: ClassVar[Scope] = "scan"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = RULES
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
             "achlioptas2003",
@@ -129,26 +124,21 @@ class ChannelHealth(Technique):
     def results(self, evidence: Evidence) -> dict[str, Any]:
         sums = {layer: _Sums() for layer in self.layers}
         compared = {layer: _Products() for layer in self.layers}
-        for block in evidence.blocks():
+        for block in map(Block.different, evidence.blocks()):
             for layer in self.layers:
                 sums[layer].add(block, layer)
                 compared[layer].add(block, layer)
+        images = sums[self.layers[0]].images
         return {
-            "images": len(evidence.cases),
-            "compared": min(len(evidence.cases), MOST_COMPARED),
+            "images": images,
+            "compared": min(images, MOST_COMPARED),
             "layers": {layer: _verdict(sums[layer], compared[layer]) for layer in self.layers},
             "statistics": {layer: sums[layer].told() for layer in self.layers},
         }
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        figures = (self._id,)
-        counts = {name: len(one["maximum"]) for name, one in results["statistics"].items()}
-        dead = {name: len(one["dead"]) for name, one in results["layers"].items()}
-        alike = {name: len({b for _a, b in one["duplicates"]}) for name, one in results["layers"].items()}
-        return [
-            *_dead(dead, counts, results["images"], figures),
-            *_duplicates(alike, counts, results["compared"], figures),
-        ]
+        found = list(concluded(results, ALIKE, evidence.limits, (self._id,)))
+        return found if found and evidence.varied(LEAST_IMAGES) else []
 
     # figures
     # ------------------------------------------------------------------------------------------------------------
@@ -159,7 +149,7 @@ class ChannelHealth(Technique):
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         sums = {layer: _Sums() for layer in self.layers}
-        for block in evidence.blocks():
+        for block in map(Block.different, evidence.blocks()):
             for layer in self.layers:
                 sums[layer].add(block, layer)
         rows = -(-len(self.layers) // MOST_CHARTS)
@@ -174,7 +164,7 @@ class ChannelHealth(Technique):
                 "(dashes) at which each is above zero, the busiest channel first. Where the line is at 0, a channel "
                 "never fires; where it is at 1, it always does.",
                 layers=", ".join(self.layers),
-                n=len(evidence.cases),
+                n=sums[self.layers[0]].images,
             ),
             columns=1,
             wide=True,
@@ -277,7 +267,7 @@ class _Products:
         scale = np.sqrt(np.clip(np.diag(covariance), 0, None))
         # the number of images that a channel's energy is spread over, were it spread evenly
         spread = np.square(self.energy) / np.maximum(self.squared, np.finfo(np.float64).tiny)
-        kept = np.flatnonzero(~dead & (scale > 0) & (spread >= LEAST_IMAGES * (1 - 1e-9)))
+        kept = np.flatnonzero(~dead & (scale > 0) & (spread >= LEAST_SPREAD * (1 - 1e-9)))
         correlation = covariance[np.ix_(kept, kept)] / np.outer(scale[kept], scale[kept])
         first, second = np.nonzero(np.triu(correlation > ALIKE, 1))
         return [[int(kept[a]), int(kept[b])] for a, b in zip(first[:MOST_PAIRS], second[:MOST_PAIRS], strict=True)]
@@ -313,70 +303,3 @@ def _draw(drawing: Drawing, evidence: Evidence, sums: Mapping[str, _Sums]) -> No
             axes.set_ylabel(evidence.words(_("share above zero")))
         if place == 0:
             axes.legend(loc="best")
-
-
-def _dead(
-    dead: Mapping[str, int], counts: Mapping[str, int], images: int, figures: tuple[str, ...]
-) -> Iterator[Finding]:
-    """Channels that say the same of every image carry nothing."""
-    worst = max(dead, key=lambda name: dead[name] / counts[name])
-    share = dead[worst] / counts[worst]
-    if share < DEAD_SHARE:
-        return
-    yield Finding(
-        rule="channel_health.dead",
-        about="model",
-        severity=_severity(share, images),
-        subject=", ".join(name for name, count in dead.items() if count),
-        title=_("Channels that give the same value everywhere"),
-        detail=_(
-            "Dead on all {n} images: {told}. Nothing behind these channels can learn anything from them. A channel "
-            "that answers to fewer than about {share} of such images can be silent here by chance. Remedy: prune "
-            "them, or look for a learning rate that was too high.",
-            n=images,
-            told=_told(dead, counts),
-            share=f"{min(1.0, 3 / images):.2g}",
-        ),
-        value=round(share, 4),
-        threshold=DEAD_SHARE,
-        n=images,
-        figures=figures,
-    )
-
-
-def _duplicates(
-    alike: Mapping[str, int], counts: Mapping[str, int], images: int, figures: tuple[str, ...]
-) -> Iterator[Finding]:
-    """Channels that rise and fall with another add nothing to it."""
-    worst = max(alike, key=lambda name: alike[name] / counts[name])
-    share = alike[worst] / counts[worst]
-    if share < DUPLICATE_SHARE:
-        return
-    yield Finding(
-        rule="channel_health.duplicates",
-        about="model",
-        severity=_severity(share, images),
-        subject=", ".join(name for name, count in alike.items() if count),
-        title=_("Channels that repeat others"),
-        detail=_(
-            "Channels that correlate by more than {alike} with an earlier one of their layer, over {n} images: {told}. "
-            "Remedy: a narrower layer may do as well; copies are also what some ways of widening a network leave.",
-            alike=ALIKE,
-            n=images,
-            told=_told(alike, counts),
-        ),
-        value=round(share, 4),
-        threshold=DUPLICATE_SHARE,
-        n=images,
-        figures=figures,
-    )
-
-
-def _severity(share: float, images: int) -> Severity:
-    if images < FEW_IMAGES:
-        return "info"
-    return "warning" if share >= MANY else "notice"
-
-
-def _told(found: Mapping[str, int], counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}/{counts[name]}" for name, count in found.items() if count)

@@ -12,7 +12,7 @@ from reportgen.engine.requests import Backward, Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
 from reportgen.figures.tiles import photograph
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.cam_formulas import GRADIENT_METHODS, maps_by_gradient, precise, weighted
@@ -48,6 +48,10 @@ TITLES: Mapping[str, str] = {
     ROLLOUT: "Attention rollout",
 }
 
+ZERO = FindingRule(
+    "class_activation.zero_map", "method", "notice", _("Some class activation maps are zero everywhere"), 1
+)
+
 
 @dataclass(frozen=True)
 class ClassActivation(Technique):
@@ -73,6 +77,7 @@ class ClassActivation(Technique):
         "comes from, by rollout"
     )
     scope: ClassVar[Scope] = "exhibit"
+    rules: ClassVar[tuple[FindingRule, ...]] = (ZERO,)
     version: ClassVar[int] = 1
     references: ClassVar[tuple[Reference, ...]] = (
         ZHOU2016,
@@ -270,30 +275,20 @@ class ClassActivation(Technique):
         return [float(np.abs(expected - grad).max()) / scale if scale > 0 else 0.0]
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        if not results["zero_maps"]:
+        limit = ZERO.limit(evidence.limits)
+        if not results["zero_maps"] or results["zero_maps"] < limit:
             return []
         worst = max(results["zero"].items(), key=lambda item: (len(item[1]), item[0]))
-        return [
-            Finding(
-                rule="class_activation.zero_map",
-                about="method",
-                severity="notice",
-                subject=worst[0],
-                title=_("Some class activation maps are zero everywhere"),
-                detail=_(
-                    "{zero} of {maps} maps hold no positive value; most often {pair} ({images} images). Such a map "
-                    "says that "
-                    "nothing at that layer speaks for the class by that formula, and is drawn empty.",
-                    zero=results["zero_maps"],
-                    maps=results["maps"],
-                    pair=worst[0],
-                    images=len(worst[1]),
-                ),
-                value=results["zero_maps"],
-                threshold=1,
-                n=results["maps"],
-            )
-        ]
+        detail = _(
+            "{zero} of {maps} maps hold no positive value; most often {pair} ({images} images). Such a map says that "
+            "nothing at that layer speaks for the class by that formula, and is drawn empty.",
+            zero=results["zero_maps"],
+            maps=results["maps"],
+            pair=worst[0],
+            images=len(worst[1]),
+        )
+        told = {"value": results["zero_maps"], "threshold": limit, "n": results["maps"]}
+        return [ZERO.found(detail, subject=worst[0], **told)]
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         if pairs := self._pairs(evidence.resolution):

@@ -121,8 +121,8 @@ class Duplicates(Technique):
         exact, near, reference = results["exact"], results["near"], results["reference"]
         if exact["images"] and exact["images"] >= EXACT.limit(limits):
             detail = _(
-                "{copies} of {n} images are byte by byte the same as another, such as {names}. Each counts in every "
-                "number here, so intervals are too narrow. Take the copies out.",
+                "{copies} of {n} images are byte by byte the same as another, such as {names}. Each counts in the "
+                "accuracy, though intervals take copies for one witness. Take them out.",
                 copies=exact["images"],
                 n=n,
                 names=_named(exact["groups"][0]),

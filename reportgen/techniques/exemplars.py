@@ -180,7 +180,7 @@ class Exemplars(Technique):
         digest.
         """
         kept = {name: _Strongest(self.patches) for name in self.layers}
-        for block in evidence.blocks():
+        for block in map(Block.different, evidence.blocks()):
             for name, one in kept.items():
                 one.add(block, name)
         found: dict[str, dict[int, list[Example]]] = {}
@@ -269,13 +269,12 @@ class _Strongest:
     cases: Array | None = None
 
     def add(self, block: Block, layer: str) -> None:
-        """Look at the images of a block; one that lies there under two names counts once."""
-        once = [i for i, case in enumerate(block.cases) if not i or case.digest != block.cases[i - 1].digest]
-        values = block.arrays[f"maximum/{layer}"][once].astype(np.float64)
+        """Look at the images of a block."""
+        values = block.arrays[f"maximum/{layer}"].astype(np.float64)
         values[~np.isfinite(values) | (values == 0)] = -np.inf  # a rectified channel at 0 is not excited
-        positions = block.arrays[f"position/{layer}"][once]
+        positions = block.arrays[f"position/{layer}"]
         cases = np.empty(values.shape, object)
-        cases.T[:] = [block.cases[i] for i in once]
+        cases.T[:] = list(block.cases)
         if self.values is not None and self.positions is not None and self.cases is not None:
             values = np.concatenate((self.values, values))
             positions, cases = np.concatenate((self.positions, positions)), np.concatenate((self.cases, cases))

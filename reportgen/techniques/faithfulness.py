@@ -13,7 +13,7 @@ from reportgen.engine.requests import After, Fading, Forward, Needs
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.chart import SERIES, charts
 from reportgen.figures.figure import Figure, Panel, Row
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.cam_formulas import GRADIENT_METHODS
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
     from torch import Tensor
 
+NO_BETTER = FindingRule(
+    "faithfulness.no_better_than_baseline",
+    "method",
+    "notice",
+    _("Some maps are not shown to be better than a map that knows nothing of the model"),
+    0.0,
+)
+"""Speaks of maps that are not beyond doubt ahead by so much."""
 BASELINES: Mapping[str, Message] = {"random": _("random values"), "edges": _("edges"), "centre": _("centre")}
 """Maps that know nothing of the model, by what stands for them in names."""
 SPREAD = 1 / 4
@@ -52,6 +60,7 @@ class Faithfulness(Measurement):
     title: ClassVar[Message] = _("Faithfulness of maps")
     summary: ClassVar[str] = "whether the answer depends on the places that maps mark, compared with naive maps"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = (NO_BETTER,)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"full": {"images": 0}}
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
@@ -147,37 +156,26 @@ class Faithfulness(Measurement):
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
         best = results["best_baseline"]
         against = {name: one["against"][best] for name, one in results["maps"].items() if not one["baseline"]}
-        # one image has no interval
-        failing = [name for name, one in against.items() if one["interval"] and one["interval"][0] <= 0]
+        limit = NO_BETTER.limit(evidence.limits)
+        # a handful of images has no interval
+        failing = [name for name, one in against.items() if one["interval"] and one["interval"][0] <= limit]
         if not failing:
             return []
         worst = min(failing, key=lambda name: against[name]["value"])
-        return [
-            Finding(
-                rule="faithfulness.no_better_than_baseline",
-                about="method",
-                severity="notice",
-                subject=worst,
-                title=_("Some maps are not shown to be better than a map that knows nothing of the model"),
-                detail=_(
-                    "On {n} images, insertion less deletion of {maps} does not exceed that of the baseline "
-                    "“{baseline}” beyond doubt; least of all for {worst}, by {value} ({low} to {high}). Do not argue "
-                    "with these maps alone, or measure them on more images (--sample, faithfulness.images).",
-                    n=results["n"],
-                    maps=listed([self._title(name) for name in failing]),
-                    baseline=BASELINES[best],
-                    worst=self._title(worst),
-                    value=f"{against[worst]['value']:.3f}",
-                    low=f"{against[worst]['interval'][0]:.3f}",
-                    high=f"{against[worst]['interval'][1]:.3f}",
-                ),
-                value=against[worst]["value"],
-                threshold=0,
-                n=results["n"],
-                interval=against[worst]["interval"],
-                figures=(f"{self.name}-curves",),
-            )
-        ]
+        detail = _(
+            "On {n} images, insertion less deletion of {maps} does not exceed that of the baseline “{baseline}” beyond "
+            "doubt; least of all for {worst}, by {value} ({low} to {high}). Do not argue with these maps alone, or "
+            "measure them on more images (--sample, faithfulness.images).",
+            n=results["n"],
+            maps=listed([self._title(name) for name in failing]),
+            baseline=BASELINES[best],
+            worst=self._title(worst),
+            value=f"{against[worst]['value']:.3f}",
+            low=f"{against[worst]['interval'][0]:.3f}",
+            high=f"{against[worst]['interval'][1]:.3f}",
+        )
+        told = {"value": against[worst]["value"], "interval": against[worst]["interval"], "n": results["n"]}
+        return [NO_BETTER.found(detail, subject=worst, threshold=limit, figures=(f"{self.name}-curves",), **told)]
 
     def _title(self, name: str) -> Message:
         if name in BASELINES:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reportgen.engine.requests import Rule
+from reportgen.findings import FindingRule
 from reportgen.report.document import Reference
-from reportgen.techniques.input_space import Projecting
+from reportgen.techniques.input_space import Projecting, escaping
 from reportgen.techniques.literature import SIXT2020
 from reportgen.text import Message, _
 
@@ -24,6 +25,7 @@ class GuidedBackprop(Projecting):
     title: ClassVar[Message] = _("Guided backpropagation")
     summary: ClassVar[str] = "what of the image a class or a unit answers to, forward and backward signal both positive"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = (escaping(name, title),)
     rule: ClassVar[Rule] = "guided"
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(

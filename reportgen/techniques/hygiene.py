@@ -37,7 +37,7 @@ class Hygiene(Technique):
     summary: ClassVar[str] = "weights that are no numbers, statistics as before training, parameters never used"
     scope: ClassVar[Scope] = "model"
     version: ClassVar[int] = 2
-    rules: ClassVar[tuple[FindingRule, ...]] = (BROKEN, UNTOUCHED, UNREAD)
+    rules: ClassVar[tuple[FindingRule, ...]] = (BROKEN, UNTOUCHED, UNREAD, SOFTMAX, TWICE)
     results_schema = {
         "type": "object",
         "properties": {

@@ -12,7 +12,7 @@ from reportgen.engine.requests import INPUT, Backward, Forward, Needs, Rule, Sco
 from reportgen.engine.resolution import Resolution, choose_channels
 from reportgen.figures.figure import Figure, Panel, Picture, Row, slug
 from reportgen.figures.tiles import COARSE, grey_tile, photograph, signed_tile
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.store import Array
 from reportgen.techniques.technique import Case, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
@@ -215,6 +215,12 @@ class InputSpace(Technique):
         return Panel(picture, label, alt, name=f"{slug(case.name)}-{target}")
 
 
+def escaping(name: str, title: Message) -> FindingRule:
+    """The rule about activations that do not follow the rule of a technique."""
+    words = _("Some activations do not follow the rule of {title}", title=title)
+    return FindingRule(f"{name}.escaped", "method", "warning", words, 1)
+
+
 @dataclass(frozen=True)
 class Projecting(InputSpace):
     """The same under a rule that is not the gradient's, and besides for single units.
@@ -309,28 +315,19 @@ class Projecting(InputSpace):
         return {**super().results(evidence), **told}
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        if not results["escaped"]:
+        (rule,) = self.rules
+        limit = rule.limit(evidence.limits)
+        if not results["escaped"] or results["escaped"] < limit:
             return []
         every = results["rectifiers"] + results["extended"] + results["escaped"]
-        return [
-            Finding(
-                rule=f"{self.name}.escaped",
-                about="method",
-                severity="warning",
-                subject=self.name,
-                title=_("Some activations do not follow the rule of {title}", title=self.title),
-                detail=_(
-                    "{escaped} of {all} calls of activations run in scripted code, where their derivative cannot be "
-                    "exchanged: they keep their own, and the pictures lie between {title} and the gradient.",
-                    escaped=results["escaped"],
-                    all=every,
-                    title=self.title,
-                ),
-                value=results["escaped"],
-                threshold=1,
-                n=every,
-            )
-        ]
+        detail = _(
+            "{escaped} of {all} calls of activations run in scripted code, where their derivative cannot be "
+            "exchanged: they keep their own, and the pictures lie between {title} and the gradient.",
+            escaped=results["escaped"],
+            all=every,
+            title=self.title,
+        )
+        return [rule.found(detail, subject=self.name, value=results["escaped"], threshold=limit, n=every)]
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         yield from super().figures(evidence)

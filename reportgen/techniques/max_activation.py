@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
@@ -14,9 +14,10 @@ from reportgen.engine.resolution import Layer, Resolution, choose_channels
 from reportgen.figures.chart import SERIES, charts
 from reportgen.figures.figure import Figure, Panel, Row, slug
 from reportgen.figures.tiles import synthetic
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.store import Array
+from reportgen.techniques.max_activation_rules import RULES, concluded
 from reportgen.techniques.technique import Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
@@ -66,6 +67,7 @@ class MaxActivation(Technique):
     summary: ClassVar[str] = "inputs that excite a channel most, by plain and by robust gradient ascent"
     scope: ClassVar[Scope] = "model"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = RULES
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
             "erhan2009",
@@ -100,7 +102,7 @@ class MaxActivation(Technique):
                     "properties": {
                         "channels": {"type": "array", "items": {"type": "integer"}},
                         "size": {"type": "array", "items": {"type": "integer"}},
-                        "convolution": {"type": "boolean"},
+                        "inert": {"type": "array", "items": {"type": "integer"}},
                         "methods": {
                             "type": "object",
                             "additionalProperties": {
@@ -178,18 +180,13 @@ class MaxActivation(Technique):
             layers[name] = {
                 "channels": arrays[f"channels/{name}"].tolist(),
                 "size": list(first.shape[2:]),
-                "convolution": bool(evidence.resolution.layer(name).kernel),
+                "inert": _inert(arrays, self.methods, name),
                 "methods": {method: _measured(arrays, method, name) for method in self.methods},
             }
         return {"layers": layers}
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        findings: list[Finding] = []
-        for name, one in results["layers"].items():
-            figures = (self._id(name),)
-            findings += _never_rose(name, one, figures)
-            findings += _broke_down(name, one, figures)
-        return findings
+        return list(concluded(results["layers"], evidence.limits, self._id))
 
     # figures
     # ------------------------------------------------------------------------------------------------------------
@@ -335,61 +332,13 @@ def _numbers(values: Array) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def _never_rose(layer: str, told: Mapping[str, Any], figures: tuple[str, ...]) -> Iterator[Finding]:
-    """Channels that no method excited speak of the model, if nothing rectifies them; others of the methods."""
-    by_method = {method: set(one["never_rose"]) for method, one in told["methods"].items()}
-    everywhere = set.intersection(*by_method.values())
-    somewhere = set.union(*by_method.values())
-    if not somewhere:
-        return
-    about_model = bool(everywhere) and told["convolution"]
-    meant = sorted(everywhere if about_model else somewhere)
-    yield Finding(
-        rule="max_activation.never_rose",
-        about="model" if about_model else "method",
-        severity="notice",
-        subject=layer,
-        title=_("Channels of {layer} that no ascent excites", layer=layer)
-        if about_model
-        else _("Ascents at {layer} that did not rise", layer=layer),
-        detail=_(
-            "{n} of {all} channels looked at ({channels}) respond no more to the optimised picture than to the noise "
-            "it began with: {why}. Their pictures are struck through.",
-            n=len(meant),
-            all=len(told["channels"]),
-            channels=", ".join(map(str, meant)),
-            why=_("nothing in the input moves them, as where weights are zero")
-            if about_model
-            else _("no gradient led upwards from there, or the steps were too coarse"),
-        ),
-        value=len(meant),
-        threshold=1,
-        n=len(told["channels"]),
-        figures=figures,
-    )
-
-
-def _broke_down(layer: str, told: Mapping[str, Any], figures: tuple[str, ...]) -> Iterator[Finding]:
-    broken = sorted(set().union(*(one["broke_down"] for one in told["methods"].values())))
-    if broken:
-        yield Finding(
-            rule="max_activation.broke_down",
-            about="method",
-            severity="notice",
-            subject=layer,
-            title=_("Ascents at {layer} that broke down", layer=layer),
-            detail=_(
-                "The objective or the picture of {n} of {all} channels ({channels}) became infinite or not a number. "
-                "They are shown as grey and struck through.",
-                n=len(broken),
-                all=len(told["channels"]),
-                channels=", ".join(map(str, broken)),
-            ),
-            value=len(broken),
-            threshold=1,
-            n=len(told["channels"]),
-            figures=figures,
-        )
+def _inert(arrays: Mapping[str, Array], methods: Sequence[str], layer: str) -> list[int]:
+    """Channels that respond to the noise and to the pictures made for all channels alike, to rounding."""
+    channels = arrays[f"channels/{layer}"]
+    starts = [arrays[f"start/{method}/{layer}"][None] for method in methods]
+    ends = [arrays[f"responses/{method}/{layer}"][:, channels] for method in methods]
+    seen = np.concatenate((*starts, *ends)).astype(np.float64)
+    return channels[np.ptp(seen, axis=0) <= 1e-6 * np.abs(seen).max(axis=0)].tolist()  # type: ignore[no-any-return]
 
 
 def _size_words(resolution: Resolution, size: list[int], wanted: int) -> Message:

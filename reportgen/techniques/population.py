@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -15,27 +14,20 @@ from reportgen.engine.requests import Backward, Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Colorbar, Figure, Panel, Picture, Row
 from reportgen.figures.overlays import map_alone
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.literature import SELVARAJU2017, ZHOU2016
-from reportgen.techniques.regions import PLACES, Share, corner_cells, frame, surely
+from reportgen.techniques.population_rules import BORDER, CORNER, RULES, concluded
+from reportgen.techniques.regions import PLACES, Share, corner_cells, frame
 from reportgen.techniques.technique import Block, Case, Evidence, NoMaps, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CORNER = 0.1
-"""By how much the share of one corner must exceed both chance and the share of the corner across: photographs are as
-likely as their mirror images, and what padding does, it does to both.
-"""
-BORDER = 0.25
-"""By how much the share of the border must exceed chance."""
-DOUBT = 0.025
-"""Probability that chance alone makes any corner of any class a finding, at most."""
-LEAST_IMAGES = 5
-"""A class with fewer images with evidence says nothing of a habit."""
+ALIKE = 1e-5
+"""Share of the strongest map within which sums of maps are the same: images of a class that show one and the same."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +53,7 @@ class Population(Technique):
     summary: ClassVar[str] = "mean class activation map of every class, its share at border and corners, inside masks"
     scope: ClassVar[Scope] = "scan"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = RULES
     references: ClassVar[tuple[Reference, ...]] = (
         ZHOU2016,
         SELVARAJU2017,
@@ -82,6 +75,7 @@ class Population(Technique):
             "method": {"enum": ["cam", "grad_cam"]},
             "grid": {"type": "array", "items": {"type": "integer"}},
             "chance": {"type": "object", "additionalProperties": {"type": "number"}},
+            "thresholds": {"type": "object", "additionalProperties": {"type": "number"}},
             "masked": {"type": "integer"},
             "classes": {"type": "array", "items": {"type": "object"}},
         },
@@ -91,7 +85,7 @@ class Population(Technique):
     layers: tuple[str, ...] = ()
     channels: str = ""
     classes: Annotated[int, Field(ge=1)] = 8
-    examples: Annotated[int, Field(ge=0, le=5)] = 3
+    examples: Annotated[int, Field(ge=0, le=5)] = 2
 
     def settled(self, resolution: Resolution) -> Population:
         """Itself with the one layer that is looked at."""
@@ -130,7 +124,7 @@ class Population(Technique):
         grid = evidence.resolution.layer(self.layers[0]).resolution
         shown = set(list(found)[: self.classes])
         return {
-            "images": len(evidence.cases),
+            "images": sum(one.images for one in found.values()),
             "layer": self.layers[0],
             "method": "cam" if self._pooled(evidence.resolution) else "grad_cam",
             "grid": list(grid),
@@ -138,6 +132,7 @@ class Population(Technique):
                 "border": float(frame(grid[0], grid[1]).mean()),
                 "corner": float(corner_cells(grid[0], grid[1])[0].mean()),
             },
+            "thresholds": {"corner": CORNER.limit(evidence.limits), "border": BORDER.limit(evidence.limits)},
             "masked": sum(one.inside.n for one in found.values()),
             "classes": [
                 {"index": index, "label": evidence.resolution.label(index), **one.told(with_map=index in shown)}
@@ -148,27 +143,14 @@ class Population(Technique):
     def _classes(self, evidence: Evidence) -> dict[int, _Class]:
         """What was found of each predicted class, those with the most images first."""
         found: dict[int, _Class] = {}
-        for block in evidence.blocks():
+        for block in map(Block.different, evidence.blocks()):
             for place, index in enumerate(block.arrays["index"].tolist()):
                 one = found.setdefault(index, _Class(self.examples))
                 one.add(block, place, evidence.mask(block.cases[place]) if evidence.masks else None)
         return dict(sorted(found.items(), key=lambda item: (-item[1].images, item[0])))
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        told = [one for one in results["classes"] if one["images"] - one["empty"] >= LEAST_IMAGES]
-        chance = results["chance"]
-        z = NormalDist().inv_cdf(1 - DOUBT / max(1, 4 * len(told)))
-        cornered = [one for one in told if _one_corner(one["corner"], chance["corner"], z)]
-        bordered = [
-            one for one in told if one not in cornered and surely(one["border"], chance["border"] + BORDER, BORDER, z)
-        ]
-        outside = [one for one in told if "inside" in one and _outside(one["inside"])]
-        figures = (self._id,)
-        return [
-            *_corner(cornered, chance["corner"], figures),
-            *_border(bordered, chance["border"], figures),
-            *_outside_masks(outside, figures),
-        ]
+        return list(concluded(results, evidence.limits, (self._id,)))
 
     # figures
     # ------------------------------------------------------------------------------------------------------------
@@ -178,11 +160,14 @@ class Population(Technique):
         return f"{self.name}-classes"
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
-        found = dict(list(self._classes(evidence).items())[: self.classes])
+        every = self._classes(evidence)
+        found = dict(list(every.items())[: self.classes])
         means = {index: one.mean * one.mean.size for index, one in found.items()}
         highest = max((float(mean.max()) for mean in means.values()), default=0.0)
         shape = tuple(evidence.resolution.pipeline["size"])
         overlays = _overlays(evidence, found)
+        # no wider than what there is: narrow rows stand side by side on paper
+        columns = 1 + max((len(one.best) for one in found.values()), default=0)
         rows = []
         for index, one in found.items():
             picture = map_alone(shape, means[index], low=0.0, high=highest, colormap=evidence.colormap)
@@ -190,7 +175,7 @@ class Population(Technique):
             alt = _("mean map of {label} over {n} images", label=label, n=one.images)
             panels: list[Panel | None] = [Panel(picture, _("mean of {n}", n=one.images), alt, name=f"class-{index}")]
             panels += [overlays[index, rank] for rank in range(len(one.best))]
-            panels += [None] * (1 + self.examples - len(panels))
+            panels += [None] * (columns - len(panels))
             rows.append(Row(tuple(panels), verbatim(label)))
         yield Figure(
             id=self._id,
@@ -202,12 +187,12 @@ class Population(Technique):
                 "each map from 0 to its own maximum. {n} images in all, {shown} of {classes} predicted classes. "
                 "{reading}",
                 layer=self.layers[0],
-                n=len(evidence.cases),
+                n=sum(one.images for one in every.values()),
                 shown=len(found),
-                classes=len(self._classes(evidence)),
+                classes=len(every),
                 reading=evidence.reading,
             ),
-            columns=1 + self.examples,
+            columns=columns,
             colorbar=Colorbar(evidence.colormap, verbatim("0"), _("{high} times even", high=f"{highest:.2g}")),
         )
 
@@ -221,6 +206,7 @@ class _Class:
         empty: those among them whose map holds no evidence.
         corners: share of each corner; ahead: by how much it exceeds that of the corner across, left to right.
         border, inside, covered, gained: share of the border and of the mask, area of the mask, and the difference.
+        weakest, strongest: sums of maps, before they are divided by them.
         best: the most confident images with a map: probability, image, map.
     """
 
@@ -234,6 +220,8 @@ class _Class:
     inside: Share = field(default_factory=Share)
     covered: Share = field(default_factory=Share)
     gained: Share = field(default_factory=Share)
+    weakest: float = np.inf
+    strongest: float = 0.0
     best: list[tuple[float, Case, Array]] = field(default_factory=list)
 
     def add(self, block: Block, place: int, mask: Array | None) -> None:
@@ -245,6 +233,7 @@ class _Class:
             self.empty += 1
             return
         unit = values / whole
+        self.weakest, self.strongest = min(self.weakest, whole), max(self.strongest, whole)
         self.total = self.total + unit
         held = [float(unit[cells].sum()) for cells in corner_cells(*unit.shape)]
         for number, value in enumerate(held):
@@ -273,6 +262,7 @@ class _Class:
             most = max(range(4), key=lambda place: self.corners[place].mean)
             told["corner"] = {**self.corners[most].told(), "place": PLACES[most], "ahead": self.ahead[most].told()}
             told["border"] = self.border.told()
+            told["alike"] = self.strongest - self.weakest <= ALIKE * self.strongest
         if self.inside.n:
             told["inside"] = {**self.inside.told(), "area": self.covered.mean, "gain": self.gained.told()}
         if with_map:
@@ -295,105 +285,3 @@ def _overlays(evidence: Evidence, found: Mapping[int, _Class]) -> dict[tuple[int
             label = _("{image}, {probability}", image=case.name, probability=f"{probability:.2f}")
             drawn[index, rank] = Panel(picture, label, alt, name=f"class-{index}-{rank + 1}")
     return drawn
-
-
-def _one_corner(corner: Mapping[str, Any], chance: float, z: float) -> bool:
-    """Whether evidence gathers in this corner and not in the one across."""
-    return surely(corner, chance + CORNER, CORNER, z) and surely(corner["ahead"], CORNER, CORNER, z)
-
-
-def _outside(inside: Mapping[str, Any]) -> bool:
-    """Whether less of the maps lies inside of the masks than would of an even one, beyond the interval."""
-    gain = inside["gain"]
-    return bool(gain["n"] >= LEAST_IMAGES and gain["interval"][1] < 0)
-
-
-def _corner(found: list[Mapping[str, Any]], chance: float, figures: tuple[str, ...]) -> Iterator[Finding]:
-    if not found:
-        return
-    worst = max(found, key=lambda one: one["corner"]["share"])
-    yield Finding(
-        rule="population.corner",
-        about="model",
-        severity="warning",
-        subject=", ".join(one["label"] for one in found),
-        title=_("Evidence for a class lies in one corner"),
-        detail=_(
-            "For {label}, {share} of the evidence lies in the corner {place} on average, where chance would put "
-            "{chance}, and the corner across holds {across}. Classes concerned: {count}. Look there for a mark, a "
-            "logo, a date or a frame that goes with the class; crop or cover it, and train or test again.",
-            label=worst["label"],
-            share=f"{worst['corner']['share']:.0%}",
-            across=f"{worst['corner']['share'] - worst['corner']['ahead']['share']:.0%}",
-            place=WORDS[worst["corner"]["place"]],
-            chance=f"{chance:.0%}",
-            count=len(found),
-        ),
-        value=round(worst["corner"]["share"], 4),
-        threshold=round(chance + CORNER, 4),
-        n=worst["corner"]["n"],
-        interval=tuple(worst["corner"]["interval"]),
-        figures=figures,
-    )
-
-
-def _border(found: list[Mapping[str, Any]], chance: float, figures: tuple[str, ...]) -> Iterator[Finding]:
-    if not found:
-        return
-    worst = max(found, key=lambda one: one["border"]["share"])
-    yield Finding(
-        rule="population.border",
-        about="model",
-        severity="notice",
-        subject=", ".join(one["label"] for one in found),
-        title=_("Evidence for a class lies along the border"),
-        detail=_(
-            "For {label}, {share} of the evidence lies along the border on average, where chance would put {chance}. "
-            "Classes concerned: {count}. Frames, padding and what surrounds the object are candidates.",
-            label=worst["label"],
-            share=f"{worst['border']['share']:.0%}",
-            chance=f"{chance:.0%}",
-            count=len(found),
-        ),
-        value=round(worst["border"]["share"], 4),
-        threshold=round(chance + BORDER, 4),
-        n=worst["border"]["n"],
-        interval=tuple(worst["border"]["interval"]),
-        figures=figures,
-    )
-
-
-def _outside_masks(found: list[Mapping[str, Any]], figures: tuple[str, ...]) -> Iterator[Finding]:
-    if not found:
-        return
-    worst = min(found, key=lambda one: one["inside"]["gain"]["share"])
-    inside = worst["inside"]
-    yield Finding(
-        rule="population.outside_masks",
-        about="model",
-        severity="warning",
-        subject=", ".join(one["label"] for one in found),
-        title=_("Evidence for a class avoids the masks"),
-        detail=_(
-            "For {label}, {share} of the evidence lies inside the masks on average, which cover {area} of the images: "
-            "less than chance would put there. Classes concerned: {count}. The network looks at what surrounds the "
-            "object.",
-            label=worst["label"],
-            share=f"{inside['share']:.0%}",
-            area=f"{inside['area']:.0%}",
-            count=len(found),
-        ),
-        value=round(inside["gain"]["share"], 4),
-        threshold=0,
-        n=inside["n"],
-        interval=tuple(inside["gain"]["interval"]),
-        figures=figures,
-    )
-
-
-WORDS: Mapping[str, Message] = {
-    "top left": _("top left"),
-    "top right": _("top right"),
-    "bottom left": _("bottom left"),
-    "bottom right": _("bottom right"),
-}

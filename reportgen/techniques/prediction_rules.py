@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reportgen.findings import Finding, FindingRule, Limits
-from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, proportion
+from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, proportion, wilson
 from reportgen.relabelling import Renamed
 from reportgen.text import Message, _
 
@@ -30,6 +30,7 @@ class Answers:
         seen: the labelled ones; None where there are none.
         renamed: the renaming of classes that fits best, where one could be looked for.
         channels: what the opposite order of colour channels gains, where it was tried.
+        varied: whether any of the images differ as the network saw them.
     """
 
     logits: NDArray[np.float64]
@@ -38,6 +39,7 @@ class Answers:
     seen: Labelled | None
     renamed: Renamed | None
     channels: Mapping[str, Any] | None
+    varied: Callable[[], bool]
     label: Callable[[int], str]
     limits: Limits
 
@@ -73,12 +75,13 @@ RULES: Final = (
 
 
 def concluded(answers: Answers) -> Iterator[Finding]:
-    """What all rules find. Where scores are no numbers, nothing else can be said."""
-    broken = list(_not_finite(answers))
-    if broken:
-        yield from broken
-        return
-    for rule in (_constant, _one_class, _saturated):
+    """What all rules find. Where scores are no numbers, or the same for every image, nothing else can be said."""
+    for hopeless in (_not_finite, _constant):
+        found = list(hopeless(answers))
+        if found:
+            yield from found
+            return
+    for rule in (_one_class, _saturated):
         yield from rule(answers)
     if answers.seen is not None:
         for about_truth in (_below_majority, _calibration, _weak_slice):
@@ -110,7 +113,7 @@ def _constant(answers: Answers) -> Iterator[Finding]:
     if not same_order:
         return
     spread = float(np.ptp(answers.logits, axis=0).max())
-    if spread <= 1e-5 * max(float(np.abs(answers.logits).max()), 1e-12):
+    if spread <= 1e-5 * max(float(np.abs(answers.logits).max()), 1e-12) and answers.varied():
         yield CONSTANT.found(
             _(
                 "All {n} images are given the same scores. The network is dead somewhere between its input and its "
@@ -124,7 +127,7 @@ def _constant(answers: Answers) -> Iterator[Finding]:
 
 def _one_class(answers: Answers) -> Iterator[Finding]:
     seen = answers.seen
-    if seen is None or len(seen.truth) < FEWEST:
+    if seen is None or seen.witnesses < FEWEST or len(np.unique(seen.truth)) < 2:
         return
     classes, counts = np.unique(seen.predicted, return_counts=True)
     usual = int(classes[counts.argmax()])
@@ -144,6 +147,7 @@ def _one_class(answers: Answers) -> Iterator[Finding]:
             value=value,
             threshold=limit,
             n=len(seen.truth),
+            interval=proportion(seen.predicted == usual, seen.units, grouped=seen.grouped)["interval"],
         )
 
 
@@ -151,7 +155,7 @@ def _saturated(answers: Answers) -> Iterator[Finding]:
     n = len(answers.rest)
     value = float((answers.rest < CERTAIN).mean())
     limit = SATURATED.limit(answers.limits)
-    if n >= FEWEST and value >= limit:
+    if n >= FEWEST and value >= limit and answers.varied():
         yield SATURATED.found(
             _(
                 "{value} of {n} images leave less than a millionth for all other classes together. Such a confidence "
@@ -163,6 +167,7 @@ def _saturated(answers: Answers) -> Iterator[Finding]:
             value=value,
             threshold=limit,
             n=n,
+            interval=wilson(value * n, n),
         )
 
 
@@ -170,7 +175,7 @@ def _below_majority(seen: Labelled, limits: Limits) -> Iterator[Finding]:
     counts = np.bincount(seen.truth)
     majority = float(counts.max() / len(seen.truth))
     found = proportion(seen.right, seen.units, grouped=seen.grouped)
-    if len(seen.truth) >= FEWEST and (counts > 0).sum() > 1 and found["interval"][1] < majority:
+    if seen.witnesses >= FEWEST and (counts > 0).sum() > 1 and found["interval"][1] < majority:
         yield NO_BETTER.found(
             _(
                 "{value} of {n} labelled images are named correctly (95 % interval {ends}); naming the most frequent "
@@ -201,7 +206,7 @@ def chance_error(seen: Labelled) -> float:
 def _calibration(seen: Labelled, limits: Limits) -> Iterator[Finding]:
     found = calibration_error(seen)
     limit, chance = CALIBRATION.limit(limits), chance_error(seen)
-    if len(seen.truth) < 5 * FEWEST or found["interval"][0] - chance < limit:
+    if seen.witnesses < FEWEST or len(seen.truth) < 5 * FEWEST or found["interval"][0] - chance < limit:
         return
     over = float(seen.confidence.mean()) > float(seen.right.mean())
     yield CALIBRATION.found(
@@ -229,7 +234,7 @@ def _weak_slice(seen: Labelled, limits: Limits) -> Iterator[Finding]:
     weak: list[tuple[float, str, int, tuple[float, float]]] = []
     for name in names if len(names) > 1 else ():
         inside = np.array([one == name for one in seen.slices])
-        if inside.sum() < FEWEST or (~inside).sum() < FEWEST:
+        if min(len(np.unique(seen.units[part])) for part in (inside, ~inside)) < FEWEST:
             continue
         gap, ends = _gap(seen, inside, len(names))
         if gap >= limit and ends[0] > 0:
@@ -258,14 +263,15 @@ def _weak_slice(seen: Labelled, limits: Limits) -> Iterator[Finding]:
 
 def _gap(seen: Labelled, inside: NDArray[np.bool_], looked_at: int) -> tuple[float, tuple[float, float]]:
     """Accuracy outside less accuracy inside; the interval holds for all parts at once (Bonferroni)."""
-    from scipy.special import ndtri
+    from scipy.special import stdtrit
 
     within, beyond = float(seen.right[inside].mean()), float(seen.right[~inside].mean())
     influence = np.where(inside, within - seen.right, seen.right - beyond) / np.where(
         inside, inside.sum(), (~inside).sum()
     )
     sums = np.bincount(seen.units, weights=influence)
-    half = float(ndtri(1 - 0.025 / looked_at)) * sqrt(float((sums**2).sum()))
+    freedom = min(len(np.unique(seen.units[part])) for part in (inside, ~inside)) - 1
+    half = float(stdtrit(freedom, 1 - 0.025 / looked_at)) * sqrt(float((sums**2).sum()))
     return beyond - within, (beyond - within - half, beyond - within + half)
 
 

@@ -141,7 +141,7 @@ class Predictions(Technique):
         label = evidence.resolution.label
         fit = _renaming(seen, evidence.resolution)
         return told | {
-            "groups": len(np.unique(seen.units)) if seen.grouped else None,
+            "groups": seen.witnesses if any(case.truth and case.truth.group for case in evidence.cases) else None,
             "confused": _confused(seen, evidence.resolution),
             "calibration": _calibration(seen) if len(seen.truth) >= FEWEST else None,
             "renaming": None if fit is None else {"gain": dict(fit.gain), "pattern": fit.pattern, "shift": fit.shift},
@@ -160,6 +160,7 @@ class Predictions(Technique):
             seen=seen,
             renamed=None if seen is None else _renaming(seen, evidence.resolution),
             channels=results["channels"],
+            varied=lambda: evidence.varied(2),
             label=evidence.resolution.label,
             limits=evidence.limits,
         )
@@ -240,10 +241,11 @@ class _Rows:
         known = self._known()
         if not len(known):
             return None
-        truths = [case.truth for case in self.cases if case.truth is not None]
+        cases = [self.cases[place] for place in known]
+        truths = [case.truth for case in cases if case.truth is not None]
         truth = np.array([one.label for one in truths], dtype=np.int64)
         index = self.index[known]
-        units, grouped = _units([one.group for one in truths])
+        units, grouped = _units(cases)
         return Labelled(
             truth=truth,
             predicted=index[:, 0],
@@ -271,23 +273,27 @@ class _Rows:
     def swapped(self) -> dict[str, Any] | None:
         """What the opposite order of channels gains on the images it was tried on."""
         tried = [
-            (case.truth, int(row["index"][0]), int(row["swapped"]))
+            (case, case.truth.label, int(row["index"][0]), int(row["swapped"]))
             for case, row in zip(self.cases, self._rows, strict=True)
             if case.truth is not None and "swapped" in row
         ]
         if not tried:
             return None
-        before = np.array([first == truth.label for truth, first, _other in tried])
-        after = np.array([other == truth.label for truth, _first, other in tried])
-        units, _grouped = _units([truth.group for truth, _first, _other in tried])
+        before = np.array([first == label for _case, label, first, _other in tried])
+        after = np.array([other == label for _case, label, _first, other in tried])
+        units, _grouped = _units([case for case, *_answers in tried])
         return paired_gain(before, after, units)
 
 
-def _units(groups: Sequence[str | None]) -> tuple[Array, bool]:
-    """Groups as numbers without a gap, an image without one by itself, and whether any has one."""
-    numbers: dict[str | int, int] = {}
-    units = [numbers.setdefault(place if group is None else group, len(numbers)) for place, group in enumerate(groups)]
-    return np.array(units, dtype=np.int64), any(group is not None for group in groups)
+def _units(cases: Sequence[Case]) -> tuple[Array, bool]:
+    """Which witness each image is, as numbers without a gap, and whether these are others than the images: images of a
+    group are one, and so are copies of a file.
+    """
+    numbers: dict[tuple[str, str], int] = {}
+    groups = [case.truth.group if case.truth is not None else None for case in cases]
+    keys = [("file", c.digest) if group is None else ("group", group) for c, group in zip(cases, groups, strict=True)]
+    units = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return np.array(units, dtype=np.int64), any(group is not None for group in groups) or len(numbers) < len(units)
 
 
 def _calibration(seen: Labelled) -> dict[str, Any]:

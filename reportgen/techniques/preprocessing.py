@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,10 +13,12 @@ from reportgen.engine.requests import Forward, Needs, Scope, Weights
 from reportgen.engine.resolution import Fold, Resolution
 from reportgen.figures.chart import chart
 from reportgen.figures.figure import Figure, Panel, Row
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
+from reportgen.resampling import jackknife
 from reportgen.store import Array
-from reportgen.techniques.technique import Evidence, NotApplicable, Probe, Technique
+from reportgen.techniques.preprocessing_rules import LEAST_IMAGES, MISMATCH, RULES, SHIFTED, concluded
+from reportgen.techniques.technique import Block, Evidence, NotApplicable, Probe, Technique
 from reportgen.text import Message, _, verbatim
 
 if TYPE_CHECKING:
@@ -25,14 +27,14 @@ if TYPE_CHECKING:
 
 FIRST = 3
 """Batch normalisations that are told of; the first decides."""
-LOG_RATIO = 0.8
-"""Median absolute logarithm of the ratio of variances from which on the check speaks: a standard deviation that is off
-by a factor of about 1.5.
+PLAUSIBLE = (1 / 300, 10.0)
+"""Standard deviations that somebody may have divided by: from grey levels up to 255 without any to images that hardly
+vary.
 """
-SHIFT = 0.75
-"""The same of means, in stored standard deviations."""
-LEAST_IMAGES = 5
-"""On fewer images the check does not speak: one dark photograph would decide."""
+LOTS = 32
+"""Lots of images that are left out in turn for the interval."""
+
+_INTERVAL = {"type": ["array", "null"], "items": {"type": "number"}}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Preprocessing(Technique):
     summary: ClassVar[str] = "whether images arrive as those did that the network was trained on"
     scope: ClassVar[Scope] = "scan"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = RULES
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
             "ioffe2015",
@@ -67,6 +70,7 @@ class Preprocessing(Technique):
         "properties": {
             "images": {"type": "integer"},
             "implied_std": {"type": ["number", "null"]},
+            "thresholds": {"type": "object", "additionalProperties": {"type": "number"}},
             "layers": {
                 "type": "object",
                 "additionalProperties": {
@@ -76,8 +80,11 @@ class Preprocessing(Technique):
                         "convolution": {"type": "string"},
                         "channels": {"type": "integer"},
                         "log_ratio": {"type": "number"},
+                        "log_ratio_interval": _INTERVAL,
                         "signed": {"type": "number"},
                         "shift": {"type": "number"},
+                        "shift_interval": _INTERVAL,
+                        "untouched": {"type": "boolean"},
                     },
                 },
             },
@@ -112,26 +119,33 @@ class Preprocessing(Technique):
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
         layers: dict[str, Any] = {}
-        for name, (convolution, ratio, shift) in _compared(evidence).items():
+        compared = _compared(evidence)
+        for name, one in compared.items():
             layers[name] = {
-                "convolution": convolution,
-                "channels": len(ratio),
-                "log_ratio": _median(np.abs(ratio)),
-                "signed": _median(ratio),
-                "shift": _median(np.abs(shift)),
+                "convolution": one.convolution,
+                "channels": len(one.ratio),
+                "log_ratio": one.log_ratio,
+                "log_ratio_interval": one.interval(_log_ratio),
+                "signed": _median(one.ratio),
+                "shift": one.shift,
+                "shift_interval": one.interval(_shift),
+                "untouched": one.untouched,
             }
+        images = next(iter(compared.values())).images
         first = next(iter(layers.values()))
-        pipeline = evidence.resolution.pipeline
-        known = pipeline["std"] and not pipeline["transform"]
-        std = math.exp(first["signed"] / 2) * float(np.mean(pipeline["std"])) if known else None
-        return {"images": len(evidence.cases), "implied_std": std, "layers": layers}
+        return {
+            "images": images,
+            "implied_std": _implied(first, evidence.resolution),
+            "thresholds": {
+                "log_ratio": MISMATCH.limit(evidence.limits),
+                "shift": SHIFTED.limit(evidence.limits),
+            },
+            "layers": layers,
+        }
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        name, first = next(iter(results["layers"].items()))
-        scaled, shifted = first["log_ratio"] >= LOG_RATIO, first["shift"] >= SHIFT
-        if results["images"] < LEAST_IMAGES or not (scaled or shifted):
-            return []
-        return [_mismatch(name, first, results, evidence, scaled=scaled, figures=(self._id,))]
+        found = list(concluded(results, evidence.resolution.pipeline, evidence.limits, (self._id,)))
+        return found if found and evidence.varied(LEAST_IMAGES) else []
 
     # figures
     # ------------------------------------------------------------------------------------------------------------
@@ -141,12 +155,12 @@ class Preprocessing(Technique):
         return f"{self.name}-variance"
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
-        compared = _compared(evidence)
+        compared, limit = _compared(evidence), MISMATCH.limit(evidence.limits)
 
         def draw(axes: Axes) -> None:
-            for name, (_convolution, ratio, _shift) in compared.items():
-                axes.plot(np.linspace(0, 1, len(ratio)), np.sort(ratio), label=name)
-            for level in (-LOG_RATIO, 0, LOG_RATIO):
+            for name, one in compared.items():
+                axes.plot(np.linspace(0, 1, len(one.ratio)), np.sort(one.ratio), label=name)
+            for level in (-limit, 0, limit):
                 axes.axhline(level, color="#76839080", linewidth=0.6)
             axes.set_xlabel(evidence.words(_("share of the channels")))
             axes.set_ylabel(evidence.words(_("log variance ratio")))
@@ -162,9 +176,9 @@ class Preprocessing(Technique):
                 "Logarithm of the variance on these {n} images over the one stored in training, for the channels at "
                 "the input of {layers}, in rising order. Curves near 0 mean that images arrive as in training; the "
                 "outer lines are at ± {limit}.",
-                n=len(evidence.cases),
+                n=next(iter(compared.values())).images,
                 layers=", ".join(compared),
-                limit=LOG_RATIO,
+                limit=f"{limit:g}",
             ),
             columns=1,
             wide=True,
@@ -188,74 +202,106 @@ def _usual(fold: Fold) -> bool:
     return tuple(name.rpartition(".")[2] for name in names) == ("weight", "running_mean", "running_var")
 
 
-def _compared(evidence: Evidence) -> dict[str, tuple[str, Array, Array]]:
-    """For each normalisation its convolution, (C,) the logarithm of variance here over variance stored, and (C,) the
-    difference of the means in stored standard deviations; channels that training found constant left out.
+@dataclass(frozen=True)
+class _Compared:
+    """One normalisation, here and as training stored it.
+
+    Attributes:
+        convolution: that comes before it.
+        sums: (lots, 3, C) over the images of each lot: means, their squares, variances within the images.
+        counts: (lots,) how many images each lot holds.
+        stored: (2, C) mean and variance.
     """
-    pairs = _normalised(evidence.resolution)
-    sums = {layer: [0.0, 0.0, 0.0] for layer in pairs}
-    for block in evidence.blocks():
-        for layer, held in sums.items():
-            mean, variance = (block.arrays[f"{name}/{layer}"].astype(np.float64) for name in ("mean", "variance"))
-            for place, added in enumerate((mean, np.square(mean), variance)):
-                held[place] = held[place] + added.sum(axis=0)
-    stored, n = evidence.read(None), len(evidence.cases)
-    compared: dict[str, tuple[str, Array, Array]] = {}
-    for layer, name in pairs.items():
-        mean, square, within = (np.asarray(total) / n for total in sums[layer])
-        expected = stored[f"variance/{name}"].astype(np.float64)
-        kept = expected > 1e-6 * np.median(expected)
+
+    convolution: str
+    sums: Array
+    counts: Array
+    stored: Array
+
+    @property
+    def images(self) -> int:
+        """Different ones."""
+        return int(self.counts.sum())
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was stored: mean 0 and variance 1 in every channel, as a normalisation is made."""
+        return bool((self.stored[0] == 0).all() and (self.stored[1] == 1).all())
+
+    def differences(self, left_out: int | None = None) -> tuple[Array, Array]:
+        """(C,) the logarithm of variance here over variance stored, and (C,) the difference of the means in stored
+        standard deviations; channels that training found constant left out.
+        """
+        kept = np.arange(len(self.counts)) != left_out
+        mean, square, within = self.sums[kept].sum(axis=0) / self.counts[kept].sum()
+        expected = self.stored[1]
+        known = expected > 1e-6 * np.median(expected)
         variance = np.maximum(within + square - np.square(mean), 1e-12 * expected.max())
-        ratio = np.log(variance[kept] / expected[kept])
-        shift = (mean - stored[f"mean/{name}"])[kept] / np.sqrt(expected[kept])
-        compared[name] = (layer, ratio, shift)
-    return compared
+        ratio = np.log(variance[known] / expected[known])
+        return ratio, (mean - self.stored[0])[known] / np.sqrt(expected[known])
+
+    @property
+    def ratio(self) -> Array:
+        """(C,) logarithms of the ratios of variances."""
+        return self.differences()[0]
+
+    @property
+    def log_ratio(self) -> float:
+        """Median of their absolute values."""
+        return _log_ratio(self.differences())
+
+    @property
+    def shift(self) -> float:
+        """Median of the absolute differences of means."""
+        return _shift(self.differences())
+
+    def interval(self, of: Callable[[tuple[Array, Array]], float]) -> list[float] | None:
+        """95 % of `log_ratio` or `shift`, by leaving out each lot in turn; None for fewer than two images."""
+        lots = range(len(self.counts)) if len(self.counts) > 1 else ()
+        found = jackknife(of(self.differences()), [of(self.differences(lot)) for lot in lots])
+        return None if found is None else list(found)
+
+
+def _compared(evidence: Evidence) -> dict[str, _Compared]:
+    """What is compared, by the normalisation; each file once."""
+    pairs = _normalised(evidence.resolution)
+    sums: dict[str, Array] = {}
+    counts = np.zeros(LOTS)
+    for block in map(Block.different, evidence.blocks()):
+        lots = (int(counts.sum()) + np.arange(len(block.cases))) % LOTS
+        np.add.at(counts, lots, 1)
+        for layer in pairs:
+            mean, variance = (block.arrays[f"{name}/{layer}"].astype(np.float64) for name in ("mean", "variance"))
+            held = sums.setdefault(layer, np.zeros((LOTS, 3, mean.shape[1])))
+            np.add.at(held, lots, np.stack((mean, np.square(mean), variance), axis=1))
+    stored, filled = evidence.read(None), counts > 0
+    return {
+        name: _Compared(
+            layer,
+            sums[layer][filled],
+            counts[filled],
+            np.stack([stored[f"{what}/{name}"].astype(np.float64) for what in ("mean", "variance")]),
+        )
+        for layer, name in pairs.items()
+    }
+
+
+def _log_ratio(differences: tuple[Array, Array]) -> float:
+    return _median(np.abs(differences[0]))
+
+
+def _shift(differences: tuple[Array, Array]) -> float:
+    return _median(np.abs(differences[1]))
 
 
 def _median(values: Array) -> float:
     return float(np.median(values)) if len(values) else 0.0
 
 
-def _mismatch(
-    name: str,
-    first: Mapping[str, Any],
-    results: Mapping[str, Any],
-    evidence: Evidence,
-    *,
-    scaled: bool,
-    figures: tuple[str, ...],
-) -> Finding:
-    told = results["implied_std"]
-    used = ", ".join(f"{value:.3g}" for value in evidence.resolution.pipeline["std"])
-    advice = (
-        _(
-            "A standard deviation of about {told} would fit in place of {used}. Ask how the network was trained, and "
-            "give --mean and --std.",
-            told=f"{told:.2g}",
-            used=used,
-        )
-        if scaled and told is not None
-        else _("Ask how the network was trained, and give --mean, --std, or the right --transform.")
-    )
-    return Finding(
-        rule="preprocessing.mismatch",
-        about="model",
-        severity="warning",
-        subject=name,
-        title=_("Images do not arrive as in training"),
-        detail=_(
-            "At the input of {name} the variances of the channels differ from those that training stored: the median "
-            "absolute logarithm of their ratio is {ratio} (from {limit} on is told), and means lie {shift} stored "
-            "standard deviations away. Either the preprocessing is wrong, or these images are of another kind than "
-            "those of training. {advice}",
-            name=name,
-            ratio=f"{first['log_ratio']:.2f}",
-            limit=LOG_RATIO,
-            shift=f"{first['shift']:.2f}",
-            advice=advice,
-        ),
-        value=round(first["log_ratio"] if scaled else first["shift"], 4),
-        threshold=LOG_RATIO if scaled else SHIFT,
-        n=results["images"],
-        figures=figures,
-    )
+def _implied(first: Mapping[str, Any], resolution: Resolution) -> float | None:
+    """The standard deviation of the pipeline that would fit, where it is one number that somebody may have used."""
+    pipeline = resolution.pipeline
+    if not pipeline["std"] or pipeline["transform"]:
+        return None
+    std = math.exp(first["signed"] / 2) * float(np.mean(pipeline["std"]))
+    return std if PLAUSIBLE[0] <= std <= PLAUSIBLE[1] else None

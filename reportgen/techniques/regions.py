@@ -12,9 +12,6 @@ import numpy as np
 
 from reportgen.store import Array
 
-Z = 1.959963984540054
-"""Half-width of the interval in standard errors: 95 %."""
-
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 """The corners."""
 
@@ -61,19 +58,25 @@ class Share:
         return self.total / self.n if self.n else 0.0
 
     def told(self) -> dict[str, Any]:
-        """Mean and the interval of the mean by its standard error, which one image does not have."""
+        """Mean and its interval, 95 % by Student's t, which one image does not have."""
         if self.n < 2:
             return {"share": self.mean, "interval": None, "n": self.n}
         variance = max(self.square - self.n * self.mean**2, 0.0) / (self.n - 1)
-        half = Z * sqrt(variance / self.n)
+        half = _student(self.n, 0.025) * sqrt(variance / self.n)
         return {"share": self.mean, "interval": [self.mean - half, self.mean + half], "n": self.n}
 
 
-def surely(told: Mapping[str, Any], needed: float, margin: float, z: float) -> bool:
-    """Whether a share that was told reaches what is needed, and lies `z` standard errors above what that exceeds by
-    `margin`.
-    """
-    if told["interval"] is None or told["share"] < needed:
+@cache
+def _student(n: int, doubt: float) -> float:
+    """What a mean of n exceeds with a probability of `doubt` by chance, in standard errors."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 1 - doubt))
+
+
+def surely(told: Mapping[str, Any], chance: float, margin: float, doubt: float) -> bool:
+    """Whether a share that was told exceeds chance by `margin`, and chance itself but for a probability of `doubt`."""
+    if told["interval"] is None or told["share"] - chance < margin:
         return False
-    error = (told["share"] - told["interval"][0]) / Z
-    return bool(told["share"] - z * error > needed - margin)
+    error = (told["share"] - told["interval"][0]) / _student(told["n"], 0.025)
+    return bool(told["share"] - _student(told["n"], doubt) * error > chance)

@@ -13,7 +13,7 @@ from reportgen.engine.requests import Forward, Needs, Perturbed, Variant
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.chart import SERIES, charts
 from reportgen.figures.figure import Figure, Panel, Row
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.metrics import share, wilson
 from reportgen.report.document import Reference
 from reportgen.similarity import rank_correlation
@@ -35,8 +35,8 @@ TITLES: Mapping[str, Message] = {
     "jpeg": _("JPEG"),
     "shift": _("shifted"),
 }
-MOST_FLIPS = 0.1
-"""Where more than this share of answers surely flips under a mild change, the model is called fragile."""
+FLIPS = FindingRule("robustness.flips", "model", "warning", _("Answers flip under mild changes of the image"), 0.1)
+"""Speaks where more than this share of answers surely flips under a mild change."""
 LEAST_IMAGES = 20
 """On fewer nothing is said of the model: a handful of images is no sample of what it meets."""
 ONE_OF_SIX = 2.638257273476751
@@ -66,6 +66,7 @@ class Robustness(Measurement):
     title: ClassVar[Message] = _("Robustness")
     summary: ClassVar[str] = "whether answers and maps survive mild changes: brightness, blur, noise, JPEG, shift"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = (FLIPS,)
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
             "hendrycks2019",
@@ -168,7 +169,7 @@ class Robustness(Measurement):
             }
         return {
             "n": len(rows),
-            "threshold": MOST_FLIPS,
+            "threshold": FLIPS.limit(evidence.limits),
             "accuracy": _accuracy([(int(arrays["predicted"]), t) for t, arrays in rows]),
             "changes": told,
         }
@@ -177,35 +178,24 @@ class Robustness(Measurement):
         worst = max(results["changes"], key=lambda name: results["changes"][name]["flips"]["value"])
         flips = results["changes"][worst]["flips"]
         low, high = wilson(flips["count"], flips["n"], ONE_OF_SIX)
-        if low <= MOST_FLIPS or flips["n"] < LEAST_IMAGES:
+        limit = FLIPS.limit(evidence.limits)
+        if low <= limit or flips["n"] < LEAST_IMAGES:
             return []
-        return [
-            Finding(
-                rule="robustness.flips",
-                about="model",
-                severity="warning",
-                subject=worst,
-                title=_("Answers flip under mild changes of the image"),
-                detail=_(
-                    "{count} of {n} images get another class when they are {change} ({amount}); more than {threshold} "
-                    "flip beyond doubt ({low} to {high}, the worst of {all} changes). Train with such changes, or make "
-                    "sure that images in use do not differ so.",
-                    count=flips["count"],
-                    n=flips["n"],
-                    change=TITLES[worst],
-                    amount=f"{results['changes'][worst]['amount']:g}",
-                    threshold=f"{MOST_FLIPS:.0%}",
-                    low=f"{low:.0%}",
-                    high=f"{high:.0%}",
-                    all=len(results["changes"]),
-                ),
-                value=flips["value"],
-                threshold=MOST_FLIPS,
-                n=flips["n"],
-                interval=(low, high),
-                figures=(f"{self.name}-changes",),
-            )
-        ]
+        detail = _(
+            "{count} of {n} images get another class when they are {change} ({amount}); more than {threshold} "
+            "flip beyond doubt ({low} to {high}, the worst of {all} changes). Train with such changes, or make "
+            "sure that images in use do not differ so.",
+            count=flips["count"],
+            n=flips["n"],
+            change=TITLES[worst],
+            amount=f"{results['changes'][worst]['amount']:g}",
+            threshold=f"{limit:.0%}",
+            low=f"{low:.0%}",
+            high=f"{high:.0%}",
+            all=len(results["changes"]),
+        )
+        told = {"value": flips["value"], "threshold": limit, "n": flips["n"], "interval": (low, high)}
+        return [FLIPS.found(detail, subject=worst, figures=(f"{self.name}-changes",), **told)]
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         if not evidence.cases:
@@ -272,7 +262,7 @@ def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> N
         if first is None:
             first = axes
             axes.set_yticks(places, [evidence.words(TITLES[name]) for name in names])
-            axes.axvline(MOST_FLIPS, linewidth=0.7, color=SERIES[2], linestyle=":")
+            axes.axvline(results["threshold"], linewidth=0.7, color=SERIES[2], linestyle=":")
             axes.set_xlim(left=0)
             axes.set_xlabel(evidence.words(_("share of images")))
         else:

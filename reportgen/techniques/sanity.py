@@ -13,7 +13,7 @@ from reportgen.engine.resolution import Resolution
 from reportgen.figures.chart import SERIES, charts
 from reportgen.figures.figure import Figure, Panel, Row
 from reportgen.figures.tiles import grey_tile
-from reportgen.findings import Finding
+from reportgen.findings import Finding, FindingRule
 from reportgen.report.document import Reference
 from reportgen.similarity import rank_correlation, structural_similarity
 from reportgen.store import Array
@@ -40,8 +40,10 @@ INPUT_SPACE: Mapping[str, Technique] = {
 }
 KNOWN = ("guided_backprop", "deconvnet")
 """Methods that are known to depend little on deep layers (Sixt et al. 2020)."""
-MOST = 0.5
-"""A map changes little whose rank correlation with itself at the first level lies above this."""
+LITTLE = FindingRule(
+    "sanity.changes_little", "method", "notice", _("Some maps hardly depend on the weights that decide"), 0.5
+)
+"""Speaks of maps whose rank correlation with themselves at the first level surely lies above this."""
 SIDE = 56
 """Cells along the longer side of the maps that are kept to be drawn."""
 
@@ -68,6 +70,7 @@ class Sanity(Measurement):
     title: ClassVar[Message] = _("Sanity of maps")
     summary: ClassVar[str] = "whether maps change when the weights are drawn anew, layer by layer"
     version: ClassVar[int] = 1
+    rules: ClassVar[tuple[FindingRule, ...]] = (LITTLE,)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"full": {"images": 0}}
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
@@ -101,7 +104,7 @@ class Sanity(Measurement):
                         "title": {"type": "string"},
                         "rank_correlation": {"type": "array", "items": {"oneOf": [MEAN_SCHEMA, {"type": "null"}]}},
                         "ssim": {"type": "array", "items": {"oneOf": [MEAN_SCHEMA, {"type": "null"}]}},
-                        "changes_little": {"type": "boolean"},
+                        "changes_little": {"type": ["boolean", "null"]},
                     },
                 },
             },
@@ -178,20 +181,20 @@ class Sanity(Measurement):
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
         levels = [above or "" for above in levels_of(evidence.resolution)]
+        limit = LITTLE.limit(evidence.limits)
         told: dict[str, Any] = {}
         for method in self._shown(evidence):
             ranks, ssims = (
                 np.array([arrays[f"{what}/{method}"] for _case, arrays in evidence.each()]) for what in ("rank", "ssim")
             )
             first = _mean(ranks[:, 0])
-            little = first is not None and first["interval"] is not None and first["interval"][0] > MOST
             told[method] = {
                 "title": str(title_of(method)),
                 "rank_correlation": [_mean(column) for column in ranks.T],
                 "ssim": [_mean(column) for column in ssims.T],
-                "changes_little": little,
+                "changes_little": _little(first, limit),
             }
-        return {"n": len(evidence.cases), "levels": levels, "threshold": MOST, "methods": told}
+        return {"n": len(evidence.cases), "levels": levels, "threshold": limit, "methods": told}
 
     def _shown(self, evidence: Evidence) -> list[str]:
         arrays = evidence.read(evidence.cases[0])
@@ -204,33 +207,19 @@ class Sanity(Measurement):
         first = {name: one["rank_correlation"][0] for name, one in little.items()}
         worst = max(first, key=lambda name: first[name]["value"])
         known = [title_of(name) for name in little if name in KNOWN]
-        return [
-            Finding(
-                rule="sanity.changes_little",
-                about="method",
-                severity="notice",
-                subject=worst,
-                title=_("Some maps hardly depend on the weights that decide"),
-                detail=_(
-                    "With the weights behind the deepest layer drawn anew the answer means nothing, and yet maps of "
-                    "{methods} keep their order: mean rank correlation up to {value} on {n} images. They show what of "
-                    "the image the network could see, not why it answered as it did. {known}",
-                    methods=listed([title_of(name) for name in little]),
-                    value=f"{first[worst]['value']:.2f}",
-                    n=first[worst]["n"],
-                    known=_(
-                        "Of {names} this is known (Sixt et al. 2020): it is no fault of the model.", names=listed(known)
-                    )
-                    if known
-                    else verbatim(""),
-                ),
-                value=first[worst]["value"],
-                threshold=MOST,
-                n=first[worst]["n"],
-                interval=first[worst]["interval"],
-                figures=(f"{self.name}-curves", f"{self.name}-maps"),
-            )
-        ]
+        detail = _(
+            "With the weights behind the deepest layer drawn anew the answer means nothing, and yet maps of "
+            "{methods} keep their order: mean rank correlation up to {value} on {n} images. They show what of "
+            "the image the network could see, not why it answered as it did. {known}",
+            methods=listed([title_of(name) for name in little]),
+            value=f"{first[worst]['value']:.2f}",
+            n=first[worst]["n"],
+            known=_("Of {names} this is known (Sixt et al. 2020): it is no fault of the model.", names=listed(known))
+            if known
+            else verbatim(""),
+        )
+        figures = (f"{self.name}-curves", f"{self.name}-maps")
+        return [LITTLE.found(detail, subject=worst, threshold=results["threshold"], figures=figures, **first[worst])]
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
         if not evidence.cases:
@@ -342,6 +331,13 @@ def _mean(values: Array) -> dict[str, Any] | None:
     return mean(known) if len(known) else None
 
 
+def _little(first: Mapping[str, Any] | None, limit: float) -> bool | None:
+    """Whether a map changes little by its rank correlation at the first level; None where that is not decided."""
+    if first is None or first["interval"] is None or first["interval"][0] <= limit < first["value"]:
+        return None
+    return bool(first["value"] > limit)
+
+
 def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> None:
     levels: Sequence[str] = results["levels"]
     for place, (what, title) in enumerate((("rank_correlation", _("rank correlation")), ("ssim", _("SSIM")))):
@@ -358,6 +354,6 @@ def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> N
         axes.axhline(0, linewidth=0.5, color=SERIES[2], linestyle="-")
         axes.set_ylim(top=1.05)
         if what == "rank_correlation":
-            axes.axhline(MOST, linewidth=0.7, color=SERIES[2], linestyle=":")
+            axes.axhline(results["threshold"], linewidth=0.7, color=SERIES[2], linestyle=":")
             axes.legend(loc="upper right")
         axes.set_xlabel(evidence.words(_("drawn anew behind")))

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from reportgen.engine.structure import Recording
     from reportgen.subject.truth import Truth
 
+MOST_LOOKED_AT = 16
+"""Images that are compared with one another, pixel by pixel, before a rule speaks of all of them."""
+
 
 class NotApplicable(Exception):
     """Raised by `Technique.needs`: this model offers nothing to look at; the section says why."""
@@ -244,6 +247,16 @@ class Block:
     cases: tuple[Case, ...]
     arrays: Mapping[str, Array]
 
+    def different(self) -> Block:
+        """The same with every file once, under the first of its names: a copy is no further witness."""
+        first = {case.digest: place for place, case in reversed(list(enumerate(self.cases)))}
+        if len(first) == len(self.cases):
+            return self
+        places = sorted(first.values())
+        return Block(
+            tuple(self.cases[place] for place in places), {name: array[places] for name, array in self.arrays.items()}
+        )
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -264,6 +277,7 @@ class Evidence:
         mask: the segmentation mask of an image as the network saw it, (H, W) in [0, 1]; None where none was given.
         masks: how many of the images have one.
         limits: thresholds of rules that the user set (see `FindingRule.limit`).
+        distinct: how many of some images of a scan differ from one another as the network saw them.
         reference: images of ``--reference``, which `read` knows too, for techniques that look at images alone.
     """
 
@@ -280,7 +294,13 @@ class Evidence:
     mask: Callable[[Case], Array | None] = lambda _case: None
     masks: int = 0
     limits: Limits = field(default_factory=dict)
+    distinct: Callable[[Sequence[Case]], int] = len
     reference: tuple[Case, ...] = ()
+
+    def varied(self, fewest: int) -> bool:
+        """Whether so many images of a scan differ as the network saw them; of many, `MOST_LOOKED_AT` are looked at."""
+        once = list({case.digest: case for case in self.cases}.values())
+        return self.distinct(once[:: -(-len(once) // MOST_LOOKED_AT)] if once else ()) >= fewest
 
     def words(self, message: Message) -> str:
         """A sentence in the language of the document, for what is drawn into a picture."""
@@ -355,7 +375,7 @@ class Technique(ABC):
     """Without it there is nothing to report, so that its failure is that of the audit."""
     references: ClassVar[tuple[Reference, ...]] = ()
     rules: ClassVar[tuple[FindingRule, ...]] = ()
-    """Those of its findings that have a threshold: ``[findings]`` may set another."""
+    """Those by which it speaks; of those with a threshold ``[findings]`` may set another."""
     results_schema: ClassVar[Mapping[str, Any]] = {"type": "object"}
     """JSON Schema of what `results` returns."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -86,6 +86,12 @@ def test_grey_and_what_is_usual() -> None:
     assert np.abs(pipeline(image) - reference(image.convert("L")).numpy()).max() <= 1e-6
 
 
+def test_where_nothing_is_resampled_nothing_is_assumed_of_how() -> None:
+    given = {"input_size": "64", "mean": (0.5,), "std": (0.5,)}
+    assert resolve_pipeline(None, channels_in=3, resize="none", **given).assumed == ()
+    assert resolve_pipeline(None, channels_in=3, resize="squash", **given).assumed == ("interpolation",)
+
+
 def test_what_the_user_says_is_not_assumed() -> None:
     pipeline = resolve_pipeline(
         None, channels_in=3, input_size="64", resize="squash", interpolation="nearest", mean=(0.5,), std=(0.5,)

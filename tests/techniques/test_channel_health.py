@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import reportgen
@@ -129,3 +131,38 @@ def test_what_one_image_excites_alike_is_no_duplicate() -> None:
     assert results(health(model.eval(), images, layers="1"))["layers"]["1"]["duplicates"] == []
     images[:, 0, 3, 4] = torch.linspace(4, 5, 6)
     assert results(health(model.eval(), images, layers="1"))["layers"]["1"]["duplicates"] == [[0, 1]]
+
+
+def rules(report: reportgen.Report) -> set[str]:
+    return {one["rule"] for one in report.facts["findings"] if one["rule"].startswith("channel_health")}
+
+
+def test_a_handful_of_images_says_nothing_of_channels() -> None:
+    images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert rules(health(sick(), images[:4], layers="1")) == set()
+    report = health(sick(), images, layers="1")
+    assert rules(report) == {"channel_health.dead", "channel_health.duplicates"}
+    assert "Look at more images" in report.facts["findings"][0]["detail"]
+    settled = {"findings": {"channel_health.dead": 0.2, "channel_health.duplicates": 0.4}}
+    assert rules(health(sick(), images, layers="1", **settled)) == set()
+
+
+def test_images_that_are_all_alike_say_nothing_of_channels(tmp_path: Path) -> None:
+    """Black ones, say, each in a file of its own: every channel is silent then."""
+    for number in range(32):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png", dpi=(70 + number, 70))
+    model = planted.trained(mark=False, steps=1)
+    report = reportgen.audit(model, tmp_path, only="channel_health", input_size="16", resize="none")
+    dead = [one["dead"] for one in report.facts["techniques"]["channel_health"]["results"]["layers"].values()]
+    assert any(dead)
+    assert rules(report) == set()
+
+
+def test_a_layer_that_died_altogether_is_told() -> None:
+    model = enlivened(planted.network(), size=planted.SIZE)
+    with torch.no_grad():
+        model[7].weight.zero_()
+        model[7].bias.fill_(-1)
+    report = health(model, noise(32, planted.SIZE), layers="5,8")
+    (finding,) = (one for one in report.facts["findings"] if one["rule"] == "channel_health.dead")
+    assert (finding["value"], finding["severity"], finding["subject"]) == (1.0, "warning", "8")

@@ -26,10 +26,12 @@ from reportgen.engine.passes import Counts, Passes
 from reportgen.engine.requests import Ascent
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.findings import Finding
 from reportgen.job import Job
 from reportgen.store import Store
 from reportgen.techniques import chosen
 from reportgen.techniques.max_activation import MaxActivation
+from reportgen.techniques.max_activation_rules import concluded
 from tests.networks import lively
 
 OPTIONS = {"only": "max_activation", "input_size": "48", "batch_size": 2, "model_id": "one"}
@@ -112,12 +114,13 @@ def test_a_dead_channel_is_a_finding_and_no_result(network: nn.Module, images: P
         network.layer2[1].conv2.weight[32] = 0  # type: ignore[index,union-attr]
     report = audit(network, images, layers="layer2", steps=8)
     (finding,) = [f for f in report.facts["findings"] if f["rule"].startswith("max_activation")]
-    assert (finding["rule"], finding["about"], finding["severity"]) == ("max_activation.never_rose", "model", "notice")
+    assert (finding["rule"], finding["about"], finding["severity"]) == ("max_activation.inert", "model", "notice")
     assert finding["subject"] == "layer2.1.conv2"
     assert finding["value"] == 1
-    assert "(32)" in finding["detail"]
-    told = report.facts["techniques"]["max_activation"]["results"]["layers"]["layer2.1.conv2"]["methods"]
-    assert [one["never_rose"] for one in told.values()] == [[32], [32]]
+    assert "(layer2.1.conv2: 32)" in finding["detail"]
+    told = report.facts["techniques"]["max_activation"]["results"]["layers"]["layer2.1.conv2"]
+    assert told["inert"] == [32]
+    assert [one["never_rose"] for one in told["methods"].values()] == [[32], [32]]
     section = next(one for one in report.document.sections if one.name == "max_activation")
     plate = next(figure for figure in section.figures if figure.id == finding["figures"][0])
     labels = [[str(panel.label) for panel in row.panels if panel] for row in plate.rows]
@@ -127,18 +130,29 @@ def test_a_dead_channel_is_a_finding_and_no_result(network: nn.Module, images: P
     assert shown[1].mean() > 1.2 * shown[0].mean()  # faded
 
 
-def test_channels_that_a_single_ascent_fails_at_speak_of_the_method() -> None:
-    technique = MaxActivation(layers=("one",))
+def test_channels_that_an_ascent_fails_at_speak_of_the_method() -> None:
+    """Nothing says that no input moves them: another picture did. One finding a rule, however many layers."""
     methods = {
-        "plain": {"never_rose": [], "broke_down": [7]},
-        "robust": {"never_rose": [3], "broke_down": []},
+        "plain": {"never_rose": [1], "broke_down": [7]},
+        "robust": {"never_rose": [1, 3], "broke_down": []},
     }
-    results = {"layers": {"one": {"channels": [1, 3, 7], "convolution": True, "methods": methods}}}
-    findings = technique.findings(results, None)  # type: ignore[arg-type]
-    assert [(f.rule, f.about, f.value) for f in findings] == [
-        ("max_activation.never_rose", "method", 1),
-        ("max_activation.broke_down", "method", 1),
-    ]
+    layers = {
+        "one": {"channels": [1, 3, 7], "inert": [], "methods": methods},
+        "two": {"channels": [3, 5], "inert": [5], "methods": {"plain": {"never_rose": [3, 5], "broke_down": []}}},
+    }
+
+    def found(limits: dict[str, float]) -> dict[str, Finding]:
+        return {one.rule: one for one in concluded(layers, limits, "max_activation-{}".format)}
+
+    findings = found({})
+    assert {name: (one.about, one.value, one.n, one.subject) for name, one in findings.items()} == {
+        "max_activation.inert": ("model", 1, 5, "two"),
+        "max_activation.never_rose": ("method", 3, 5, "one, two"),
+        "max_activation.broke_down": ("method", 1, 5, "one"),
+    }
+    assert "one: 1, 3; two: 3" in str(findings["max_activation.never_rose"].detail)
+    assert findings["max_activation.never_rose"].figures == ("max_activation-one", "max_activation-two")
+    assert list(found({"max_activation.never_rose": 4, "max_activation.broke_down": 2})) == ["max_activation.inert"]
 
 
 def test_presets_and_targets(network: nn.Module) -> None:

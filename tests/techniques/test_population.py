@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import t
 from torch import Tensor, nn
 
 import reportgen
 from reportgen.errors import UsageError
-from reportgen.techniques.regions import Share, Z, corner_cells, frame, surely
+from reportgen.findings import Finding
+from reportgen.techniques.population_rules import concluded
+from reportgen.techniques.regions import Share, corner_cells, frame, surely
 from tests import planted
 from tests.networks import enlivened, noise
 
@@ -106,10 +109,10 @@ def test_regions() -> None:
     for value in (0.2, 0.3, 0.4):
         share.add(value)
     told = share.told()
-    assert np.allclose(told["interval"], 0.3 + np.array([-1, 1]) * Z * 0.1 / np.sqrt(3))
-    assert surely(told, 0.3, 0.2, 3)
-    assert not surely(told, 0.3, 0.1, 3)
-    assert not surely(told, 0.31, 0.3, 1)
+    assert np.allclose(told["interval"], 0.3 + np.array([-1, 1]) * t.ppf(0.975, 2) * 0.1 / np.sqrt(3))
+    assert surely(told, 0.1, 0.19, 0.05)  # 3.5 standard errors above
+    assert not surely(told, 0.1, 0.19, 0.025)
+    assert not surely(told, 0.1, 0.21, 0.05)
     assert Share().told()["interval"] is None
 
 
@@ -220,3 +223,94 @@ def test_what_has_no_maps_says_why() -> None:
     items = [(noise(1, 4)[0], None, "a")]
     told = reportgen.audit(model, items, only="population").facts["techniques"]["population"]
     assert told["status"] == "not_applicable"
+
+
+# rules
+# ----------------------------------------------------------------------------------------------------------------
+
+
+def told_of(share: float, n: int, *, spread: float = 0.1) -> dict[str, Any]:
+    """What `Share` tells of values that lie half `spread` below and half above `share`."""
+    one = Share()
+    for number in range(n):
+        one.add(share + (spread if number % 2 else -spread))
+    return one.told()
+
+
+def concluding(*classes: dict[str, Any], grid: tuple[int, int] = (8, 8), **limits: float) -> dict[str, Finding]:
+    even = {
+        "images": 40,
+        "empty": 0,
+        "alike": False,
+        "border": told_of(0.44, 40),
+        "corner": {**told_of(0.0625, 40), "place": "top left", "ahead": told_of(0.0, 40)},
+    }
+    results = {
+        "grid": grid,
+        "chance": {"corner": 0.0625, "border": 0.4375},
+        "classes": [{**even, "label": f"class {number}", **one} for number, one in enumerate(classes)],
+    }
+    return {one.rule.partition(".")[2]: one for one in concluded(results, limits, ())}
+
+
+def cornering(share: float, ahead: float, n: int = 40) -> dict[str, Any]:
+    return {"corner": {**told_of(share, n), "place": "top left", "ahead": told_of(ahead, n)}, "images": n}
+
+
+def test_evidence_that_is_spread_gives_no_cause() -> None:
+    assert concluding({}, {}) == {}
+
+
+def test_a_corner_counts_above_chance_and_above_the_one_across() -> None:
+    found = concluding({}, cornering(0.3, 0.25), cornering(0.4, 0.3))["corner"]
+    assert (found.subject, found.value, found.threshold, found.n) == ("class 1, class 2", 0.3375, 0.1, 40)
+    assert found.interval is not None
+    assert found.interval[0] < 0.3375 < found.interval[1]
+    assert "40 %" in str(found.detail).replace("40%", "40 %")
+    assert concluding(cornering(0.3, 0.02)) == {}  # padding does the same across
+    assert concluding(cornering(0.15, 0.25)) == {}  # little above chance
+    assert concluding(cornering(0.3, 0.25, n=4)) == {}
+    assert concluding({**cornering(0.3, 0.25), "alike": True}) == {}  # one image, many times
+    assert concluding(cornering(0.3, 0.25), grid=(3, 8)) == {}
+    assert concluding(cornering(0.3, 0.25), **{"population.corner": 0.24}) == {}
+    assert "corner" in concluding(cornering(0.3, 0.25), **{"population.corner": 0.23})
+
+
+def test_the_border() -> None:
+    found = concluding({}, {"border": told_of(0.8, 40)})["border"]
+    assert (found.subject, found.severity, found.value) == ("class 1", "notice", 0.3625)
+    assert concluding({"border": told_of(0.65, 40)}) == {}
+    assert concluding({"border": told_of(0.8, 6, spread=0.4), "images": 6}) == {}  # by chance
+    assert concluding({"border": told_of(0.8, 40)}, **{"population.border": 0.4}) == {}
+
+
+def masking(gain: float, n: int = 40, spread: float = 0.1) -> dict[str, Any]:
+    return {"inside": {**told_of(0.3 + gain, n), "area": 0.3, "gain": told_of(gain, n, spread=spread)}}
+
+
+def test_masks_that_evidence_avoids_among_many_classes() -> None:
+    found = concluding(masking(-0.2))["outside_masks"]
+    assert (found.value, found.threshold, found.n) == (0.2, 0, 40)
+    assert found.interval is not None
+    assert 0 < found.interval[0] < 0.2 < found.interval[1]
+    assert concluding(masking(0.1)) == {}
+    # 2.2 standard errors below: something for one class, nothing for one of fifty
+    doubtful = masking(-0.035)
+    assert "outside_masks" in concluding(doubtful)
+    assert concluding(doubtful, *[masking(0.1)] * 49) == {}
+    assert concluding(masking(-0.2), **{"population.outside_masks": 0.3}) == {}
+
+
+def test_one_image_many_times_is_no_habit(tmp_path: Path, trained: dict[bool, nn.Module]) -> None:
+    """Copies count once; and what differs in its bytes alone says no more."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    marked = Image.fromarray(planted.example(10_001, 1, mark=True))
+    for number in range(8):
+        marked.save(folder / f"copy-{number}.png")
+    for number in range(8):
+        marked.save(folder / f"other-{number}.png", dpi=(70 + number, 70))
+    report = audited(trained[True], folder)
+    results = report.facts["techniques"]["population"]["results"]
+    assert (results["images"], report.facts["images"]["used"]) == (9, 16)
+    assert rules(report) == set()

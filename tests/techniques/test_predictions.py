@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import reportgen
+from reportgen.metrics import wilson
 from reportgen.techniques.predictions import Predictions
 
 SIDE = 8
@@ -98,6 +99,40 @@ def test_scores_that_are_no_numbers() -> None:
 def test_an_answer_that_does_not_depend_on_the_image() -> None:
     found = rules(Reads(gain=0.0), images())
     assert found["predictions.constant"]["n"] == 60
+    assert len(found) == 1  # that it names one class for all follows
+
+
+def test_images_that_are_all_alike_are_answered_alike(tmp_path: Any) -> None:
+    from PIL import Image
+
+    for number in range(30):
+        Image.new("RGB", (SIDE, SIDE), (90, 20, 30)).save(tmp_path / f"{number}.png", dpi=(70 + number, 70))
+    assert rules(Reads(), tmp_path, input_size=str(SIDE), resize="none") == {}
+
+
+def test_copies_and_groups_are_one_witness(tmp_path: Any) -> None:
+    """Of one image under forty names, and of forty images of one patient, no habit can be told."""
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    rows = ["image,label,group,slice"]
+    for number in range(80):
+        pixels = np.random.default_rng(number % 40).integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number:02}.png")
+        rows.append(f"{number:02}.png,{number % 2},{'one' if number < 40 else ''},{'a' if number < 40 else 'b'}")
+    (tmp_path / "truth.csv").write_text("\n".join(rows))
+    plain = {"input_size": str(SIDE), "resize": "none", "truth": tmp_path / "truth.csv"}
+    report = reportgen.audit(Reads(), tmp_path / "images", **plain, **EXACT)
+    assert report.facts["techniques"]["predictions"]["results"]["groups"] == 41
+    assert "predictions.weak_slice" not in {one["rule"] for one in report.facts["findings"]}
+    (tmp_path / "truth.csv").write_text("\n".join(f"{row.rsplit(',', 2)[0]}" for row in rows))
+    report = reportgen.audit(Reads(), tmp_path / "images", **plain, **EXACT)
+    told, accuracy = report.facts["techniques"]["predictions"]["results"], report.facts["metrics"]["accuracy"]
+    assert told["groups"] is None
+    assert accuracy["n"] == 80
+    low, high = wilson(40 * accuracy["value"], 40)
+    assert accuracy["interval"][0] <= low + 1e-3
+    assert accuracy["interval"][1] >= high - 1e-3
 
 
 def test_one_class_for_all() -> None:
@@ -107,6 +142,8 @@ def test_one_class_for_all() -> None:
     assert found["predictions.one_class"]["value"] == 1.0
     only_that = [one for one in images(100) if one[1] == 2]
     assert "predictions.one_class" not in rules(shifted, only_that)
+    other = [one for one in images(100) if one[1] == 1]
+    assert "predictions.one_class" not in rules(shifted, other)  # wrong throughout, but whether always so?
 
 
 def test_saturated_answers() -> None:

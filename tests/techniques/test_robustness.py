@@ -53,6 +53,9 @@ def test_a_threshold_near_the_images_flips_and_one_far_from_them_does_not() -> N
     assert finding["subject"] in ("darker", "brighter")
     assert finding["interval"][0] > finding["threshold"] == 0.1
     assert flagged(audited(Threshold(middle - 3), items)) == []
+    report = reportgen.audit(Threshold(middle), items, only=["robustness"], findings={"robustness.flips": 0.9})
+    assert report.facts["techniques"]["robustness"]["results"]["threshold"] == 0.9
+    assert flagged(report) == []
 
 
 def test_of_a_handful_of_images_nothing_is_said() -> None:

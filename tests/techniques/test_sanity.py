@@ -13,6 +13,7 @@ import reportgen
 from reportgen.engine.cascade import Twin
 from reportgen.engine.requests import Randomised
 from reportgen.similarity import rank_correlation
+from reportgen.techniques.sanity import _little
 from tests.engine.test_cascade import resolved
 from tests.trained import patches, trained_network
 
@@ -53,6 +54,15 @@ def test_verdicts_do_not_hang_on_the_weights_that_were_drawn(seed: int) -> None:
     methods = told.facts["techniques"]["sanity"]["results"]["methods"]
     flagged = {name for name, one in methods.items() if one["changes_little"]}
     assert flagged == {"guided_backprop", "deconvnet"}
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "decided"),
+    [(0.9, (0.8, 0.95), True), (0.3, (0.0, 0.6), False), (0.6, (0.4, 0.7), None), (0.9, None, None)],
+)
+def test_what_lies_about_the_threshold_is_not_decided(value: float, interval: Any, decided: bool | None) -> None:
+    assert _little({"value": value, "interval": interval, "n": 8}, 0.5) is decided
+    assert _little(None, 0.5) is None
 
 
 def test_methods_that_change_are_no_finding() -> None:
@@ -101,3 +111,5 @@ def test_scripted_models_are_compared_by_what_they_allow() -> None:
     assert told["status"] == "complete", told
     assert list(told["results"]["methods"]) == ["gradient"]
     assert np.isfinite(told["results"]["methods"]["gradient"]["rank_correlation"][0]["value"])
+    assert told["results"]["methods"]["gradient"]["changes_little"] is None  # of two images nothing is decided
+    assert not [one for one in report.facts["findings"] if one["rule"].startswith("sanity")]

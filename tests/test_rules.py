@@ -1,0 +1,87 @@
+"""Rules about how the subject was opened and read: each speaks of what was made so, and not of what was not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from reportgen.findings import Finding
+from reportgen.rules import subject_findings
+from reportgen.subject.images import Skipped
+from reportgen.subject.truth import Truth
+from reportgen.summary import UNANSWERED, Predicted
+
+SOUND: dict[str, Any] = {"architecture": "resnet18", "how": "given", "safe": True, "head_published": False}
+
+
+def found(
+    *,
+    model: dict[str, Any] | None = None,
+    assumed: tuple[str, ...] = (),
+    random: bool = False,
+    skipped: tuple[str, ...] = (),
+    labelled: bool = True,
+    colormap: str = "inferno",
+    **limits: float,
+) -> dict[str, Finding]:
+    truth = Truth(0) if labelled else None
+    used = [Predicted(f"{number}.png", str(number), {}, truth) for number in range(3)]
+    left_out = [Skipped(f"x{number}.png", reason) for number, reason in enumerate(skipped)]
+    resolution = SimpleNamespace(pipeline={"assumed": assumed}, model={**SOUND, **(model or {})}, random=random)
+    subject = SimpleNamespace(model_name="model.pt")
+    thresholds = {name.replace("__", "."): value for name, value in limits.items()}
+    told = subject_findings(subject, resolution, used, left_out, (), colormap, thresholds)  # type: ignore[arg-type]
+    assert len({one.rule for one in told}) == len(told)
+    return {one.rule: one for one in told}
+
+
+def test_a_sound_subject_gives_no_cause() -> None:
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("made", "rule", "about", "severity", "value"),
+    [
+        ({"colormap": "jet"}, "colormap.not_uniform", "method", "info", None),
+        ({"assumed": ("mean", "std")}, "preprocessing.assumed", "model", "warning", 2),
+        (
+            {"assumed": ("mean",), "model": {"head_published": True}},
+            "preprocessing.assumed",
+            "model",
+            "notice",
+            1,
+        ),
+        ({"model": {"how": "recognised"}}, "model.recognised", "model", "info", 0),
+        ({"model": {"how": "recognised", "candidates": ["resnetaa50"]}}, "model.recognised", "model", "notice", 1),
+        ({"model": {"stray": ["a.weight", "b.weight"]}}, "model.stray_weights", "model", "notice", 2),
+        ({"random": True}, "model.random", "model", "warning", None),
+        ({"model": {"safe": False}}, "model.trusted", "run", "notice", None),
+        ({"skipped": (f"{UNANSWERED}: out of range",)}, "model.unanswered", "model", "warning", 1),
+        ({"skipped": ("truncated", "truncated")}, "images.skipped", "data", "notice", 2),
+        ({"labelled": False}, "images.unlabelled", "data", "info", None),
+    ],
+)
+def test_what_was_made_so_is_told(made: dict[str, Any], rule: str, about: str, severity: str, value: Any) -> None:
+    told = found(**made)
+    assert set(told) == {rule}
+    assert (told[rule].about, told[rule].severity, told[rule].value) == (about, severity, value)
+
+
+def test_files_that_are_no_images_are_no_fault() -> None:
+    assert found(skipped=("not an image file",)) == {}
+
+
+@pytest.mark.parametrize(
+    ("made", "rule"),
+    [
+        ({"assumed": ("mean", "std")}, "preprocessing.assumed"),
+        ({"model": {"stray": ["a.weight", "b.weight"]}}, "model.stray_weights"),
+        ({"skipped": ("truncated", "truncated")}, "images.skipped"),
+        ({"skipped": (f"{UNANSWERED}: x",) * 2}, "model.unanswered"),
+    ],
+)
+def test_thresholds_are_the_users(made: dict[str, Any], rule: str) -> None:
+    assert found(**made, **{rule.replace(".", "__"): 2})[rule].threshold == 2
+    assert found(**made, **{rule.replace(".", "__"): 3}) == {}
