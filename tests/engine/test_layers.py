@@ -269,3 +269,23 @@ def test_a_layer_whose_maps_are_passed_by_is_looked_through(pooled: bool) -> Non
     assert default_layers(found.layers) == ("backbone.stem", "backbone.stage" if pooled else "backbone")
     assert (found.head.layer if found.head else None) == ("backbone.stage" if pooled else None)
     assert found.forwards == 2
+
+
+class _Places(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linspace(0, 1, 64).reshape(1, 1, 8, 8).repeat(len(x), 4, 1, 1)
+
+
+class _Encoded(_Classifier):
+    def __init__(self) -> None:
+        super().__init__(False)
+        self.places = _Places()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.places(x).mean()
+
+
+def test_what_is_the_same_for_every_image_gives_no_maps() -> None:
+    found = discover(_Encoded().eval(), noise(2, 32))
+    assert "places" not in default_layers(found.layers)
+    assert next(layer for layer in found.layers if layer.name == "places").shape == ()
