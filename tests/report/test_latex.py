@@ -86,7 +86,7 @@ def test_methods_are_the_words_of_the_report() -> None:
         ]
         assert r"\subsection*{" + section.title.template.format(**section.title.parameters) in text
     assert r"\cite{zeiler2014}" in text
-    assert text.count(r"\begin{equation*}") == 3
+    assert text.count(r"\begin{equation*}") == 4
     assert "<" not in text
     failed = tuple(replace(one, facts={**one.facts, "status": "failed"}) for one in made.sections)
     assert "subsection" not in methods(replace(made, sections=failed))
