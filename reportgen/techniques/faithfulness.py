@@ -217,8 +217,8 @@ class Faithfulness(Measurement):
             for number, name in enumerate(names):
                 curve = np.mean([arrays[f"{what}/{name}"] for _case, arrays in evidence.each()], axis=0)
                 axes.plot(np.linspace(0, 1, len(curve)), curve, **_look(number, name, len(names)))
-            axes.set_ylim(bottom=0)
         assert first is not None
+        first.set_ylim(bottom=0)  # after both: a limit that is set no longer follows what is drawn
         first.set_ylabel(evidence.words(_("probability")))
         axes = drawing.add_subplot(grid[2])
         axes.set_title(evidence.words(_("insertion less deletion")))
@@ -228,6 +228,7 @@ class Faithfulness(Measurement):
             look = _look(number, name, len(names))
             axes.plot([low, high], [number, number], **look)
             axes.plot([score["value"]], [number], marker="o", linestyle="none", color=look["color"])
+        axes.margins(x=0.05)
         axes.set_yticks(range(len(names)), [evidence.words(self._title(name)) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.axvline(0, linewidth=0.5, color=SERIES[2], linestyle="-")

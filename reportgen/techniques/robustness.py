@@ -252,6 +252,7 @@ def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> N
     for number, (what, title) in enumerate((("flips", _("flipped answers")), ("stability", _("stability of maps")))):
         axes: Axes = drawing.add_subplot(1, 2, number + 1, sharey=first)
         axes.set_title(evidence.words(title))
+        axes.margins(x=0.05)
         for place, name in enumerate(names):
             one = results["changes"][name][what]
             if one is None:
