@@ -191,6 +191,7 @@ def test_a_model_that_cannot_be_traced_costs_a_notice(tmp_path: Path, capsys: py
             self.fc = nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Any:
+            assert not torch.jit.is_tracing(), "not this one"
             return Answer(self.fc(x.mean(dim=(2, 3))))
 
     job = Job.from_options({"only": ["gradient"], "tensorboard": tmp_path / "logs"})
