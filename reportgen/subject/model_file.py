@@ -255,7 +255,11 @@ def _from_weights(
         refit_head(module, known.heads, shapes)
     stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
-    return module.float().eval(), _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
+    facts = _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
+    if known:  # whose first convolution may stand behind something that folds pixels into channels
+        built_for = channels_in or arch_args.get("in_chans") or 3
+        facts = replace(facts, channels_in=int(str(built_for)))
+    return module.float().eval(), facts
 
 
 def _from_body_and_head(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:

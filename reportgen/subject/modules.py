@@ -186,9 +186,18 @@ def build(root: Inert, shown: str, tensor: Callable[[TensorSpec], Tensor]) -> nn
 
 
 def channels_of(module: nn.Module) -> int:
-    """Input channels of the first convolution that is registered; 3 where there is none."""
+    """Input channels of the first convolution that is registered; 3 where there is none.
+
+    timm has networks where that convolution does not read the image: pixels are folded into channels before it (4 × 4
+    in TResNet), or none is named as the first.
+    """
     first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
-    return first.in_channels if first is not None else 3
+    told = getattr(module, "pretrained_cfg", None)
+    if isinstance(told, Mapping) and told.get("first_conv", "unknown") in ((), [], None) and told.get("input_size"):
+        return int(told["input_size"][0])
+    taken = first.in_channels if first is not None else 3
+    folded = any(type(part).__name__ == "SpaceToDepth" for part in module.modules())
+    return max(1, taken // 16) if folded else taken
 
 
 def _class(path: str, shown: str) -> type[nn.Module]:

@@ -21,6 +21,7 @@ from reportgen.cli import main
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError
 from reportgen.inspection import inspect_file
 from reportgen.subject.hub import beside, settings_of, weights_of
+from reportgen.subject.live import live_facts
 from reportgen.subject.model_file import ModelFacts, open_model
 from reportgen.subject.preprocessing import resolve_pipeline
 from tests.networks import enlivened, lively, noise
@@ -415,3 +416,12 @@ def test_a_configuration_speaks_of_the_weights_it_came_with(tmp_path: Path) -> N
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ModelFileError, match=r"'config\.json' beside the weights is damaged"):
         settings_of(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(("name", "channels"), [("tresnet_m", 3), ("tresnet_m", 1), ("csatv2", 3), ("resnet18", 12)])
+def test_channels_of_images_not_of_what_is_folded_from_them(name: str, channels: int, tmp_path: Path) -> None:
+    """The first convolution of TResNet reads 4 × 4 pixels as channels, those of CSATv2 frequencies."""
+    module = timm.create_model(name, in_chans=channels).eval()
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    _opened, facts = open_model(tmp_path / "m.pt", sha256="0")
+    assert facts.channels_in == live_facts(module).channels_in == channels
