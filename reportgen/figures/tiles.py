@@ -162,9 +162,13 @@ def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
 
 
 def jpeg(image: Image.Image, *, quality: int, pixelated: bool = False, subsampling: str = "4:2:0") -> Picture:
-    """`image` (mode L or RGB) as a baseline JPEG with optimised Huffman tables and no metadata."""
+    """`image` (mode L or RGB) as a baseline JPEG without metadata, its Huffman tables optimised where possible."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
+    try:
+        image.save(file, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
+    except OSError:  # Pillow optimises in a buffer of a byte a pixel, and noise takes more
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, subsampling=subsampling)
     return Picture(file.getvalue(), "image/jpeg", *image.size, pixelated=pixelated)
 
 

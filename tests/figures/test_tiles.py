@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from reportgen.figures.figure import Picture
-from reportgen.figures.tiles import fitted, grey_tile, kernel_tile, photograph, signed_tile
+from reportgen.figures.tiles import fitted, grey_tile, jpeg, kernel_tile, photograph, signed_tile
 
 
 def decoded(picture: Picture) -> np.ndarray:
@@ -158,3 +158,14 @@ def test_other_photographs_are_refused(pixels: np.ndarray) -> None:
 def test_same_bytes_twice(draw: Callable[[np.ndarray], Picture]) -> None:
     values = np.random.default_rng(1).normal(size=(3, 20, 20))
     assert draw(values) == draw(values.copy())
+
+
+@pytest.mark.parametrize("side", [300, 700])
+def test_noise_takes_more_than_a_byte_a_pixel(side: int) -> None:
+    """Pillow's buffer for optimised tables is too small for it."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+    made = jpeg(noise, quality=92, subsampling="4:4:4")
+    assert len(made.data) > side * side
+    with Image.open(io.BytesIO(made.data)) as opened:
+        opened.load()
+        assert opened.size == (side, side)
