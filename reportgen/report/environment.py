@@ -66,7 +66,7 @@ def environment(lang: str = "en", templates: Path | None = None) -> Environment:
     made.filters["reason"] = lambda value: shown(reason(str(value)).translated(translations.gettext))
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
     made.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
-    made.filters["decimals"] = lambda value, places=3: f"{value:.{places}f}"
+    made.filters["decimals"] = lambda value, places=3: f"{value:z.{places}f}"
     made.filters["markdown"] = notes_html
     made.filters["softly"] = _softly
     made.filters["value"] = _value
