@@ -447,6 +447,14 @@ def test_fastai_saved_weights(name: str, whole: bool, tmp_path: Path, elsewhere:
         assert read_contents(tmp_path / "m.pth", "m.pth").framework == "fastai (learn.save)"
 
 
+def test_fastai_saved_weights_of_a_head_behind_the_mean_alone(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    body, head = cut(elsewhere)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(512), nn.Dropout(), nn.Linear(512, 4))
+    model = nn.Sequential(body, head).eval()
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    assert_equal(model, opened(tmp_path / "m.pth")[0], noise(2, 64))
+
+
 def test_fastai_saved_weights_of_a_body_of_timm(tmp_path: Path, elsewhere: Elsewhere) -> None:
     timm = pytest.importorskip("timm")
     body = nn.Module()
