@@ -55,7 +55,7 @@ class Contents:
     """What lies in a file, before anything is made real.
 
     Attributes:
-        format: as in `ModelFacts`.
+        format: as in `reportgen.subject.model_facts.ModelFacts`.
         container: the opened file.
         state: names to tensors or descriptions.
         module: stand-in of a pickled module, if it is one.

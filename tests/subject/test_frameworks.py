@@ -23,7 +23,8 @@ from torch.nn import functional
 import reportgen
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.contents import read_contents
-from reportgen.subject.model_file import ModelFacts, open_model
+from reportgen.subject.model_facts import ModelFacts
+from reportgen.subject.model_file import open_model
 from tests.networks import enlivened, lively, noise
 
 
