@@ -7,7 +7,6 @@ names again here, the architecture is recognised by its body, and the head is bu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -15,10 +14,8 @@ from torch import Tensor, nn
 
 from reportgen.subject.architectures import construct, meta, published
 from reportgen.subject.preprocessing import USUAL_SIZE
-from reportgen.subject.recognition import Match, recognise
+from reportgen.subject.recognition import Match, Shapes, recognise
 from reportgen.subject.twins import ConcatPool
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 _RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _HEADS = {"fc.weight": (1000, 1), "classifier.weight": (1000, 1), "head.fc.weight": (1000, 1)}

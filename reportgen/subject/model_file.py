@@ -20,11 +20,20 @@ from reportgen.subject.architectures import (
 from reportgen.subject.body_and_head import built as body_and_head
 from reportgen.subject.body_and_head import is_body_and_head, recognised_body
 from reportgen.subject.contents import Contents, own_words, read_contents, shape_of
-from reportgen.subject.fitting import Misfit, classes_of, fill, fitting_prefix, misfit_of, refit_head, stem_channels
+from reportgen.subject.fitting import (
+    REMEDY,
+    Misfit,
+    classes_of,
+    fill,
+    fitting_prefix,
+    misfit_of,
+    refit_head,
+    stem_channels,
+)
 from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
 from reportgen.subject.model_facts import ModelFacts
 from reportgen.subject.modules import build, channels_of, strangers
-from reportgen.subject.recognition import Match, described, prefixes, recognise, stripped
+from reportgen.subject.recognition import Match, Shapes, described, prefixes, recognise, stripped
 from reportgen.subject.resized import recognise_resized, size_argument
 from reportgen.subject.sharded import files_of
 from reportgen.subject.transformers_models import build as build_from_transformers
@@ -251,7 +260,7 @@ def _advice(contents: Contents, shown: str, name: str, how: str) -> str:
         match = None
     if match is not None and match.name != name:
         return f"they fit {match.name}: leave out --arch, or give the one of these weights"
-    return "give the right --arch, with --arch-arg where it was built with arguments"
+    return REMEDY
 
 
 def _misfit(name: str, contents: Contents) -> Misfit | None:
@@ -270,12 +279,12 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
         return None
     if known is None:
         shapes = stripped(contents.shapes, fitting_prefix(module, contents.shapes))
-    misfit = misfit_of({key: tuple(value.shape) for key, value in module.state_dict().items()}, shapes)
+    misfit = misfit_of(module, shapes)
     # without a description nobody knows which keys depend on the number of classes
     return misfit if known else replace(misfit, reshaped={})
 
 
-def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+def _prefix_for(shapes: Shapes, name: str) -> str:
     """The prefix under which most keys of a known architecture lie."""
     known = described(name)
     return next((p for p in prefixes(shapes) if known and known.stem and p + known.stem in shapes), "")
