@@ -12,7 +12,7 @@ from reportgen.laboratory import Laboratory
 from reportgen.store import Store
 from reportgen.subject.digests import sha256_of
 from reportgen.subject.hub import shown_name, weights_of
-from reportgen.subject.kinds import kind_of_file, kind_of_folder
+from reportgen.subject.kinds import kind_of_file, kind_of_folder, program_of
 from reportgen.subject.sharded import digest_of_model, files_of
 from reportgen.subject.subject import Subject
 
@@ -104,7 +104,6 @@ def _what(path: Path, error: str) -> str:
 def _tell_contents(told: dict[str, Any], path: Path, weights: Path) -> None:
     """What lies in the file: read as data, whatever it is."""
     from reportgen.subject.contents import read_contents
-    from reportgen.subject.refusals import program_of
 
     program = program_of(weights)
     if program is not None:

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from reportgen.errors import ModelFileError
-from reportgen.subject.kinds import MOST_DIRECTORY, kind_of_file
-from reportgen.subject.refusals import not_ours, plain_pickle, program, program_among, unreadable
+from reportgen.subject.kinds import MOST_DIRECTORY, kind_of_file, program_among
+from reportgen.subject.refusals import not_ours, plain_pickle, program, unreadable
 from reportgen.subject.safe_pickle import (
     MOST_BYTES,
     MOST_DIMENSIONS,

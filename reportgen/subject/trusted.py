@@ -24,12 +24,12 @@ from reportgen.subject.checkpoints import EMA, RAW, is_state, tensors_of
 from reportgen.subject.containers import Container
 from reportgen.subject.contents import Contents, own_words
 from reportgen.subject.exported import FixedBatch, input_shape, same, tree_of
+from reportgen.subject.kinds import program_of
 from reportgen.subject.live import live_facts
 from reportgen.subject.model_facts import ModelFacts
 from reportgen.subject.modules import channels_of
 from reportgen.subject.preprocessing import IMAGENET_MEAN, IMAGENET_STD, USUAL_SIZE
 from reportgen.subject.recognition import fitting
-from reportgen.subject.refusals import program_of
 
 Opened = tuple[nn.Module, ModelFacts]
 Fit = Callable[[Contents, str | None], Opened]
