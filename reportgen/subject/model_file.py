@@ -32,7 +32,7 @@ from reportgen.subject.fitting import (
 )
 from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
 from reportgen.subject.model_facts import ModelFacts
-from reportgen.subject.modules import build, channels_of, strangers
+from reportgen.subject.modules import build, channels_of, unknown_classes
 from reportgen.subject.recognition import Match, Shapes, described, prefixes, recognise, stripped
 from reportgen.subject.resized import recognise_resized, size_argument
 from reportgen.subject.sharded import files_of
@@ -40,6 +40,7 @@ from reportgen.subject.transformers_models import build as build_from_transforme
 from reportgen.subject.transformers_models import check_is_classifier, labels_of
 from reportgen.subject.trusted import Fit, Opened, open_trusted
 from reportgen.subject.twins import twins_in
+from reportgen.text import words_of
 
 
 def open_model(
@@ -118,7 +119,7 @@ def _from_module(contents: Contents, shown: str) -> Opened:
     except ReportgenError:
         raise
     except Exception as error:  # of a class whose instance lacks what its constructor puts there
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        words = words_of(error)
         raise ModelFileError(f"{shown!r} is damaged: a module lacks a part ({words})", "get the file again") from error
     library = type(module).__module__.partition(".")[0]
     named = contents.own.get("architecture")
@@ -135,7 +136,7 @@ def _from_module(contents: Contents, shown: str) -> Opened:
 def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelError) -> tuple[str, ...]:
     """The classes of a pickled module that the weights alone do without. Raises `refusal` where they do not."""
     assert contents.module is not None
-    own = strangers(contents.module)
+    own = unknown_classes(contents.module)
     try:
         if own and is_body_and_head(contents.shapes):
             recognised_body(contents.shapes, shown)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.fitting import Misfit
 from reportgen.subject.hub import Settings
-from reportgen.text import line
+from reportgen.text import line, words_of
 
 _CLASSIFIES = "ForImageClassification"
 _TABLES = ("id2label", "label2id")
@@ -46,7 +46,6 @@ def build(settings: Settings, state: Mapping[str, Tensor], shown: str) -> tuple[
         ModelFileError: if it is no image classifier.
         ArchitectureError: if transformers is not installed, does not know it, or the weights do not fit.
     """
-    check_is_classifier(settings, shown)
     kind = str(settings.config["model_type"])
     cls, config = _class_and_config(settings, kind, shown)
     name = f"transformers:{cls.__name__}"
@@ -134,10 +133,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def words_of(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
