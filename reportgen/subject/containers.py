@@ -20,8 +20,8 @@ from torch import Tensor
 from reportgen.errors import ModelFileError
 from reportgen.subject.kinds import MOST_DIRECTORY, kind_of_file, program_among
 from reportgen.subject.refusals import not_ours, plain_pickle, program, unreadable
-from reportgen.subject.safe_pickle import (
-    MOST_BYTES,
+from reportgen.subject.safe_pickle import MOST_BYTES, read_pickle
+from reportgen.subject.stand_ins import (
     MOST_DIMENSIONS,
     MOST_LETTERS,
     ForbiddenGlobal,
@@ -30,7 +30,6 @@ from reportgen.subject.safe_pickle import (
     StorageSpec,
     TensorSpec,
     UnsupportedTensor,
-    read_pickle,
 )
 
 MOST_TENSORS = 50_000

@@ -23,8 +23,8 @@ from reportgen.subject.checkpoints import (
 from reportgen.subject.containers import MOST_TENSORS, Container
 from reportgen.subject.fastai import words_of_learner
 from reportgen.subject.modules import is_module, state_of
-from reportgen.subject.safe_pickle import MOST_LETTERS, Inert, TensorSpec
 from reportgen.subject.sharded import open_weights
+from reportgen.subject.stand_ins import MOST_LETTERS, Inert, TensorSpec
 from reportgen.text import line
 
 State = Mapping[str, Any]

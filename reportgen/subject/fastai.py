@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reportgen.subject.safe_pickle import Inert, TensorSpec
+from reportgen.subject.stand_ins import Inert, TensorSpec
 from reportgen.text import line
 
 _MOST_PARTS = 300_000

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.containers import MOST_TENSORS
-from reportgen.subject.safe_pickle import MEMBER, MOST_LETTERS, Inert, Name, TensorSpec
+from reportgen.subject.stand_ins import MEMBER, MOST_LETTERS, Inert, Name, TensorSpec
 from reportgen.subject.twins import Twin, twin_of
 
 _PACKAGES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "timm.models.", "timm.layers.")

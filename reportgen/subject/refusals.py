@@ -7,7 +7,7 @@ from typing import Any
 
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file
-from reportgen.subject.safe_pickle import ForbiddenGlobal, Inert, MalformedPickle
+from reportgen.subject.stand_ins import ForbiddenGlobal, Inert, MalformedPickle
 
 _TRUST = "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)"
 

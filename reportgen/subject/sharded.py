@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reportgen.errors import ModelFileError
+from reportgen.subject.stand_ins import TensorSpec
 
 if TYPE_CHECKING:
     from reportgen.subject.containers import Container
@@ -134,8 +135,6 @@ def _open_shards(path: Path, shown: str) -> Container:
 
 def _moved(value: Any, file: str) -> Any:
     """The same tensor with its storage named by its file."""
-    from reportgen.subject.safe_pickle import TensorSpec
-
     if not isinstance(value, TensorSpec):
         return value
     return replace(value, storage=replace(value.storage, key=f"{file}/{value.storage.key}"))
