@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reportgen.subject.architectures import construct, meta, published
 from reportgen.subject.preprocessing import USUAL_SIZE
 from reportgen.subject.recognition import Match, Shapes, recognise
-from reportgen.subject.twins import ConcatPool
+from reportgen.subject.twins import AdaptiveConcatPool2d
 
 _RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _HEADS = {"fc.weight": (1000, 1), "classifier.weight": (1000, 1), "head.fc.weight": (1000, 1)}
@@ -109,7 +109,7 @@ class _Features(nn.Module):
         return maps
 
 
-class _Pooled(ConcatPool):
+class _Pooled(AdaptiveConcatPool2d):
     def __init__(self) -> None:
         super().__init__()
         self.ap = nn.AdaptiveAvgPool2d(1)
