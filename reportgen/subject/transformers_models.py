@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.fitting import Misfit
 from reportgen.subject.hub import Settings
+from reportgen.subject.labels import named_classes
 from reportgen.text import line, words_of
 
 _CLASSIFIES = "ForImageClassification"
 _TABLES = ("id2label", "label2id")
 _MOST_DEPTH = 1000
 _MOST_NUMBER = 2**24
-_MOST_LABEL = 200
 _REMOTE = ("adapter", "auto_map", "backbone", "fusion", "implementation", "kernel", "peft", "pipeline", "quantization")
 """Words in the names of entries by which a configuration could ask for code or weights from elsewhere."""
 
@@ -137,15 +137,5 @@ def quiet() -> Iterator[None]:
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Class names of ``id2label``; None where they are missing, have gaps, or are the library's own numbers."""
-    table = config.get("id2label")
-    if not isinstance(table, dict) or not table:
-        return None
-    try:
-        numbered = {int(key): line(str(value), _MOST_LABEL) for key, value in table.items()}
-    except ValueError:
-        return None
-    if sorted(numbered) != list(range(len(numbered))):
-        return None
-    if all(name == f"LABEL_{number}" for number, name in numbered.items()):
-        return None
-    return tuple(numbered[number] for number in range(len(numbered)))
+    names = named_classes(config.get("id2label"))
+    return None if names == tuple(f"LABEL_{number}" for number in range(len(names or ()))) else names
