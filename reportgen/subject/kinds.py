@@ -141,12 +141,20 @@ def _kind_of_json(path: Path) -> Kind:
     return Kind("a JSON file")
 
 
+def directory_size(path: Path) -> int | None:
+    """Bytes of a zip archive's directory, read before anything of it; None where there is none. Raises what zipfile
+    makes of a damaged end.
+    """
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    return int(end[zipfile._ECD_SIZE]) if end else None  # type: ignore[attr-defined]
+
+
 def names_in_archive(path: Path) -> list[str] | None:
     """Names of the records of a zip archive; None for a damaged one, one of absurdly many, and what is none."""
     try:
-        with path.open("rb") as file:
-            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if not end or end[zipfile._ECD_SIZE] > MOST_DIRECTORY:  # type: ignore[attr-defined]
+        size = directory_size(path)
+        if size is None or size > MOST_DIRECTORY:
             return None
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
