@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
 from reportgen.job import Job
@@ -12,9 +12,12 @@ from reportgen.laboratory import Laboratory
 from reportgen.store import Store
 from reportgen.subject.digests import sha256_of
 from reportgen.subject.hub import shown_name, weights_of
-from reportgen.subject.kinds import kind_of_file, kind_of_folder
+from reportgen.subject.kinds import kind_of_file, kind_of_folder, program_of
 from reportgen.subject.sharded import digest_of_model, files_of
 from reportgen.subject.subject import Subject
+
+if TYPE_CHECKING:
+    from reportgen.subject.trusted import Opened
 
 _FORMS = {
     "state-dict": "a state dict",
@@ -42,14 +45,14 @@ def inspect(
         raise ModelFileError(f"{path.name!r} is no file but a pipe, socket or device", "give the model file itself")
     job = Job.from_options({"arch": arch, "arch_arg": list(arch_args), "trust_model": trust})
     try:
-        found = inspect_file(path, arch=arch, arch_args=job.arch_arg, trust=trust)
+        found, opened = _looked_into(path, arch, job.arch_arg, trust)
     except OSError as error:
         raise ModelFileError(f"cannot read {shown_name(path)!r}: {error.strerror}", "check its permissions") from None
-    if found.get("error"):
+    if opened is None:
         return found
     subject = Subject(path, None, found["sha256"], {"sha256": found["sha256"]}, (), (), 0, {})
     try:
-        with Laboratory(subject, job, Store(None), 1) as laboratory:
+        with Laboratory(subject, job, Store(None), 1, opened) as laboratory:
             resolution = laboratory.resolve(None)
     except ReportgenError as error:
         return {**found, "error": error.thing, "remedy": error.remedy}
@@ -79,6 +82,13 @@ def inspect_file(
     Raises:
         OSError: if it cannot be read.
     """
+    return _looked_into(path, arch, arch_args or {}, trust)[0]
+
+
+def _looked_into(
+    path: Path, arch: str | None, arch_args: Mapping[str, object], trust: bool
+) -> tuple[dict[str, Any], Opened | None]:
+    """What `inspect_file` tells, and the module with its facts; None where it cannot be opened."""
     told: dict[str, Any] = {"file": shown_name(path)}
     try:
         weights = weights_of(path)
@@ -87,12 +97,12 @@ def inspect_file(
         told["size"] = sum(file.stat().st_size for file in files)
         told["files"] = [file.name for file in files] if len(files) > 1 or path != weights else []
         _tell_contents(told, path, weights)
-        _tell_model(told, path, arch, arch_args or {}, trust)
+        return told, _tell_model(told, path, arch, arch_args, trust)
     except ReportgenError as error:
         told |= {"safe": False} if isinstance(error, UnsafeModelError) else {}
         told |= {"error": error.thing, "remedy": error.remedy}
         told.setdefault("what", _what(path, error.thing))
-    return told
+    return told, None
 
 
 def _what(path: Path, error: str) -> str:
@@ -104,7 +114,6 @@ def _what(path: Path, error: str) -> str:
 def _tell_contents(told: dict[str, Any], path: Path, weights: Path) -> None:
     """What lies in the file: read as data, whatever it is."""
     from reportgen.subject.contents import read_contents
-    from reportgen.subject.refusals import program_of
 
     program = program_of(weights)
     if program is not None:
@@ -126,14 +135,14 @@ def _tell_contents(told: dict[str, Any], path: Path, weights: Path) -> None:
 
 def _tell_model(
     told: dict[str, Any], path: Path, arch: str | None, arch_args: Mapping[str, object], trust: bool
-) -> None:
+) -> Opened:
     """What the model is. Raises what opening it does; candidates are told where the architecture is in doubt."""
     from reportgen.subject.contents import read_contents
     from reportgen.subject.model_file import open_model
     from reportgen.subject.recognition import fitting
 
     try:
-        _module, facts = open_model(path, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
+        module, facts = open_model(path, sha256=told["sha256"], arch=arch, arch_args=arch_args, trust=trust)
     except ArchitectureError:
         if told.get("safe"):
             told["candidates"] = list(fitting(read_contents(weights_of(path), told["file"]).shapes))[:_MOST_NAMES]
@@ -143,6 +152,7 @@ def _tell_model(
     told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
     told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "replaced": list(facts.replaced)}
     told |= {"labels_from": facts.labels_from, "labels": list(facts.labels or ())}
+    return module, facts
 
 
 _WITHIN = 8

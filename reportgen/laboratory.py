@@ -18,6 +18,7 @@ from reportgen.subject.subject import Subject
 if TYPE_CHECKING:
     from reportgen.engine.local import Prepare, Worker
     from reportgen.engine.passes import Counts, Passes
+    from reportgen.subject.trusted import Opened
 
 
 @dataclass
@@ -26,14 +27,16 @@ class Laboratory:
 
     Attributes:
         threads: that decode images.
+        opened: the module and its facts, where the file was opened already.
     """
 
     subject: Subject
     job: Job
     store: Store
     threads: int
+    opened: Opened | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
-    _opened: tuple[Any, dict[str, Any]] | None = None
+    _model: tuple[Any, dict[str, Any]] | None = None
     _counts: Counts | None = None
     _passes: Passes | None = None
 
@@ -136,16 +139,18 @@ class Laboratory:
         return self._passes
 
     def _open(self) -> tuple[Any, dict[str, Any]]:
-        if self._opened is None:
-            self._opened = self._read()
-        return self._opened
+        if self._model is None:
+            self._model = self._read()
+        return self._model
 
     def _read(self) -> tuple[Any, dict[str, Any]]:
         from reportgen.subject.live import live_facts
         from reportgen.subject.model_file import open_model
 
         job, subject = self.job, self.subject
-        if subject.path is None:
+        if self.opened is not None:
+            module, facts = self.opened
+        elif subject.path is None:
             facts = live_facts(subject.module)
             module = subject.module
         else:

@@ -79,6 +79,11 @@ def line(words: str, most: int = 600) -> str:
     return f"{shown} …" if len(words) > most else shown
 
 
+def words_of(error: BaseException, most: int = 160) -> str:
+    """The first line of what an error of others says; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
 _UNSEEN = (
     "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # controls
     "\\ud800-\\udfff\\ufdd0-\\ufdef"  # half characters, and what is none

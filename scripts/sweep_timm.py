@@ -99,8 +99,8 @@ def row_of(family: str, flags: argparse.Namespace) -> str:
             told = receiving.recv()
     except EOFError:  # it ended
         child.join()
-        if child.exitcode:
-            told.setdefault("failed", f"the process ended with {child.exitcode}")
+        if child.exitcode and told.get("failed"):
+            told["failed"] = f"the process ended with {child.exitcode}"
     child.kill()
     child.join()
     end = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -222,12 +222,20 @@ def test_arrays_in_files(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([object()]), allow_pickle=True)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "1.npy").read_bytes()[:-100])
     (tmp_path / "text.npy").write_text("none")
+    np.save(tmp_path / "-empty.npy", inputs[0, :0])
+    for name, shape in (("long", (0, *(2**31 - 1,) * 4)), ("deep", (1,) * 70)):
+        head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+        (tmp_path / f"{name}.npy").write_bytes(
+            b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + b"\0" * 4
+        )
     report = audited(Tiny(5), tmp_path, input_size=None, reference=tmp_path)
     assert [one["image"] for one in report.facts["predictions"]] == ["0.npy", "1.npy"]
     assert np.array_equal(report.input(_exhibit(report)).numpy(), inputs[int(_exhibit(report)[0])])
     skipped = {one["file"]: one["reason"] for one in report.facts["images"]["skipped"]}
     assert skipped["objects.npy"] == "an array of objects, not of numbers"
     assert skipped["cut.npy"] == "truncated"
+    assert skipped["-empty.npy"] == skipped["long.npy"] == "an array without values"
+    assert skipped["deep.npy"] == "an array of 70 dimensions"
     assert skipped["text.npy"] == "not a NumPy array, as its name says"
     assert "the shape (5, 8, 20), not (5, 16, 20)" in skipped["small.npy"]
 

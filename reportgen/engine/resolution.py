@@ -119,7 +119,7 @@ class Resolution:
     """Everything about model and passes that is settled before images are looked at.
 
     Attributes:
-        model: facts of the file (see `reportgen.subject.model_file.ModelFacts`), as JSON.
+        model: facts of the file (see `reportgen.subject.model_facts.ModelFacts`), as JSON.
         pipeline: the preprocessing (see `reportgen.subject.preprocessing.Pipeline`), as JSON.
         labels: class names, or empty where none are known.
         classes: number of classes; a single logit makes two.

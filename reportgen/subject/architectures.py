@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from reportgen.errors import ArchitectureError
+from reportgen.text import words_of
 
 IMAGENET_CLASSES = 1000
 MOST_SIDE = 8192
@@ -142,7 +143,7 @@ def construct(
     except ArchitectureError:
         raise
     except Exception as error:
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        words = words_of(error)
         raise ArchitectureError(
             f"the architecture {name!r} cannot be built: {words}", "check --arch and --arch-arg"
         ) from error

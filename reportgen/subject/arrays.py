@@ -7,6 +7,7 @@ integers and (H,W) or (H,W,C) with at most four channels are images.
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +22,20 @@ import numpy.typing as npt
 from reportgen.subject.decoding import MAX_PIXELS, ImageError
 from reportgen.subject.digests import open_regular
 
-SUFFIX = ".npy"
+_SUFFIX = ".npy"
 MOST_BANDS = 4
 """Channels of an image; an array with more is an input, channels first."""
-LONGEST_HEAD = 10_000
-NO_ARRAY = "not a NumPy array, as its name says"
+_LONGEST_HEAD = 10_000
+_MOST_SIDES = 32
+"""NumPy's own bound before version 2."""
+_NO_ARRAY = "not a NumPy array, as its name says"
 
 _PLAIN = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
+
+
+def is_array(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is called one of NumPy's arrays."""
+    return os.fspath(path).lower().endswith(_SUFFIX)
 
 
 def is_input(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
@@ -78,16 +86,18 @@ def _head(file: BinaryIO) -> _Head:
     begin = file.read(8)
     size = file.read(2 if begin[6:7] == b"\x01" else 4)  # of the length, from version 2 on in four bytes
     length = int.from_bytes(size, "little")
-    if not begin.startswith(b"\x93NUMPY") or length > LONGEST_HEAD:
-        raise ImageError(NO_ARRAY)
+    if not begin.startswith(b"\x93NUMPY") or length > _LONGEST_HEAD:
+        raise ImageError(_NO_ARRAY)
     text = file.read(length)
     try:
         told = ast.literal_eval(text.decode("utf-8"))
         kind, shape, columns = told["descr"], told["shape"], told["fortran_order"]
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, KeyError):
-        raise ImageError(NO_ARRAY) from None
+        raise ImageError(_NO_ARRAY) from None
     if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 2**31 for side in shape):
-        raise ImageError(NO_ARRAY)
+        raise ImageError(_NO_ARRAY)
+    if 0 in shape or len(shape) > _MOST_SIDES:
+        raise ImageError("an array without values" if 0 in shape else f"an array of {len(shape)} dimensions")
     if not isinstance(kind, str) or not _PLAIN.fullmatch(kind):
         raise ImageError("an array of objects, not of numbers")
     return _Head(shape, np.dtype(kind), bool(columns))

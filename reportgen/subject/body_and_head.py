@@ -7,16 +7,15 @@ names again here, the architecture is recognised by its body, and the head is bu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
-from reportgen.subject.architectures import construct
-from reportgen.subject.recognition import Match, recognise
-from reportgen.subject.twins import ConcatPool
-
-Shapes = Mapping[str, tuple[int, ...]]
+from reportgen.subject.architectures import construct, meta, published
+from reportgen.subject.preprocessing import USUAL_SIZE
+from reportgen.subject.recognition import Match, Shapes, recognise
+from reportgen.subject.twins import AdaptiveConcatPool2d
 
 _RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _HEADS = {"fc.weight": (1000, 1), "classifier.weight": (1000, 1), "head.fc.weight": (1000, 1)}
@@ -73,15 +72,27 @@ def built(name: str, shapes: Shapes) -> nn.Module:
     Args:
         name: qualified name of the body's architecture.
     """
-    whole = construct(name, classes=None, channels=None)
-    body: nn.Module
+    body = _body(construct(name, classes=None, channels=None), shapes)
+    return nn.Sequential(body, _head(_below(shapes, "1."), _channels(name, shapes)))
+
+
+def _body(whole: nn.Module, shapes: Shapes) -> nn.Module:
     if _is_of_timm(shapes):
-        body = _Features(whole)
-    elif any(key.startswith("0.0.") and key.count(".") > 2 for key in shapes):
-        body = nn.Sequential(whole.get_submodule("features"))
-    else:
-        body = nn.Sequential(*[part for child, part in whole.named_children() if child not in ("avgpool", "fc")])
-    return nn.Sequential(body, _head(_below(shapes, "1.")))
+        return _Features(whole)
+    if any(key.startswith("0.0.") and key.count(".") > 2 for key in shapes):
+        return nn.Sequential(whole.get_submodule("features"))
+    return nn.Sequential(*[part for child, part in whole.named_children() if child not in ("avgpool", "fc")])
+
+
+def _channels(name: str, shapes: Shapes) -> int | None:
+    """Of the body's output; None where it cannot be asked."""
+    known = published(name)
+    size = known.input_size if known else (3, USUAL_SIZE, USUAL_SIZE)
+    body = _body(meta(name, classes=None, channels=None), shapes).eval()
+    try:
+        return int(body(torch.empty(1, *size, device="meta")).shape[1])
+    except Exception:  # of a body that looks at values, which are not there
+        return None
 
 
 class _Features(nn.Module):
@@ -98,20 +109,21 @@ class _Features(nn.Module):
         return maps
 
 
-class _Pooled(ConcatPool):
+class _Pooled(AdaptiveConcatPool2d):
     def __init__(self) -> None:
         super().__init__()
         self.ap = nn.AdaptiveAvgPool2d(1)
         self.mp = nn.AdaptiveMaxPool2d(1)
 
 
-def _head(shapes: Shapes) -> nn.Sequential:
-    """Pooling by maximum and mean, then batch normalisations and linear layers at their numbers; a rectifier stands
-    behind every linear layer but the last.
+def _head(shapes: Shapes, channels: int | None) -> nn.Sequential:
+    """Pooling by maximum and mean, or by the mean alone where the head takes no more than these channels, then batch
+    normalisations and linear layers at their numbers; a rectifier stands behind every linear layer but the last.
     """
     numbers = sorted({int(key.partition(".")[0]) for key in shapes if key.partition(".")[0].isdigit()})
     linear = [number for number in numbers if len(shapes.get(f"{number}.weight", ())) == 2]
-    head = nn.Sequential(_Pooled(), nn.Flatten())
+    taken = shapes.get(f"{min(numbers, default=0)}.weight", ())[-1:]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1) if taken == (channels,) else _Pooled(), nn.Flatten())
     for number in range(2, max(numbers, default=1) + 1):
         shape = shapes.get(f"{number}.weight", ())
         part: nn.Module = nn.Identity()

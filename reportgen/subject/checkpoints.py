@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from reportgen.subject.modules import is_module
-from reportgen.subject.safe_pickle import Inert, TensorSpec
+from reportgen.subject.stand_ins import Inert, TensorSpec
 from reportgen.text import line
 
 EMA = (

@@ -18,10 +18,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from reportgen.errors import ModelFileError
-from reportgen.subject.kinds import MOST_DIRECTORY, kind_of_file
-from reportgen.subject.refusals import not_ours, plain_pickle, program, program_among, unreadable
-from reportgen.subject.safe_pickle import (
-    MOST_BYTES,
+from reportgen.subject.kinds import MOST_DIRECTORY, directory_size, kind_of_file, program_among
+from reportgen.subject.refusals import not_ours, plain_pickle, program, unreadable
+from reportgen.subject.safe_pickle import MOST_BYTES, read_pickle
+from reportgen.subject.stand_ins import (
     MOST_DIMENSIONS,
     MOST_LETTERS,
     ForbiddenGlobal,
@@ -30,7 +30,6 @@ from reportgen.subject.safe_pickle import (
     StorageSpec,
     TensorSpec,
     UnsupportedTensor,
-    read_pickle,
 )
 
 MOST_TENSORS = 50_000
@@ -227,9 +226,7 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 def _opened(path: Path, shown: str, size: int) -> zipfile.ZipFile:
     """The archive, once its directory was found plausible: no record larger than the file, none within another."""
     try:
-        with path.open("rb") as file:
-            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if end and end[zipfile._ECD_SIZE] > MOST_DIRECTORY:  # type: ignore[attr-defined]
+        if (directory_size(path) or 0) > MOST_DIRECTORY:
             raise zipfile.BadZipFile("its directory is larger than any of weights")
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises half a dozen kinds for a damaged directory

@@ -22,17 +22,16 @@ from reportgen.subject.checkpoints import (
 )
 from reportgen.subject.containers import MOST_TENSORS, Container
 from reportgen.subject.fastai import words_of_learner
+from reportgen.subject.labels import MOST_CLASSES, named_classes
 from reportgen.subject.modules import is_module, state_of
-from reportgen.subject.safe_pickle import MOST_LETTERS, Inert, TensorSpec
 from reportgen.subject.sharded import open_weights
+from reportgen.subject.stand_ins import MOST_LETTERS, Inert, TensorSpec
 from reportgen.text import line
 
 State = Mapping[str, Any]
 """Names to tensors, or to descriptions of tensors."""
 
 _MOST_JSON = 2**16
-_MOST_LABELS = 100_000
-_MOST_LABEL = 200
 _ARCHITECTURE = re.compile(r"[\w.:/-]{1,100}", re.ASCII)
 _PARALLEL = ("torch.nn.parallel.data_parallel.DataParallel", "torch.nn.parallel.distributed.DistributedDataParallel")
 # the weights tell the first; the others could open another file
@@ -55,7 +54,7 @@ class Contents:
     """What lies in a file, before anything is made real.
 
     Attributes:
-        format: as in `ModelFacts`.
+        format: as in `reportgen.subject.model_facts.ModelFacts`.
         container: the opened file.
         state: names to tensors or descriptions.
         module: stand-in of a pickled module, if it is one.
@@ -174,7 +173,7 @@ def words_of_module(module: Inert) -> dict[str, Any]:
     """What a pickled module says of itself: timm's configuration; class names and image size of Ultralytics."""
     told = module.state.get("pretrained_cfg") or module.state.get("default_cfg")
     own = own_words(told) if isinstance(told, dict) else {}
-    labels = _labels("names", module.state.get("names"))
+    labels = named_classes(module.state.get("names"))
     if labels and labels != tuple(map(str, range(len(labels)))):  # which is what stands there where nobody named them
         own.setdefault("labels", labels)
     if module.path.startswith("ultralytics."):
@@ -214,7 +213,7 @@ def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
     if isinstance(arguments, dict):
         own["model_args"] = {k: v for k, v in arguments.items() if k not in _NOT_TAKEN and _is_plain(v)}
     for name in ("classes", "class_names", "labels", "idx_to_class", "class_to_idx"):
-        labels = _labels(name, root.get(name))
+        labels = named_classes(root.get(name), by_name=name == "class_to_idx")
         if labels:
             own.setdefault("labels", labels)
     return own
@@ -222,29 +221,10 @@ def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return len(value) <= _MOST_LABELS and all(_is_plain(one) for one in value)
+        return len(value) <= MOST_CLASSES and all(_is_plain(one) for one in value)
     return value is None or isinstance(value, bool | int | float | str)
 
 
 def _note(own: dict[str, Any], architecture: Any) -> None:
     if isinstance(architecture, str) and _ARCHITECTURE.fullmatch(architecture):
         own.setdefault("architecture", architecture)
-
-
-def _labels(name: str, value: Any) -> tuple[str, ...] | None:
-    """Class names in one of the usual shapes, or None."""
-    if not isinstance(value, list | tuple | dict) or not 0 < len(value) <= _MOST_LABELS:
-        return None
-    if not isinstance(value, dict):
-        return (
-            tuple(line(item, _MOST_LABEL) for item in value) if all(isinstance(item, str) for item in value) else None
-        )
-    pairs = [(v, k) for k, v in value.items()] if name == "class_to_idx" else list(value.items())
-    if all(isinstance(part, str | int) for pair in pairs for part in pair):
-        try:
-            numbered = {int(k): line(str(v), _MOST_LABEL) for k, v in pairs}
-        except ValueError:
-            return None
-        if sorted(numbered) == list(range(len(pairs))):
-            return tuple(numbered[i] for i in range(len(numbered)))
-    return None

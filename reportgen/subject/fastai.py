@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from reportgen.subject.safe_pickle import Inert, TensorSpec
+from reportgen.subject.labels import MOST_CLASSES, MOST_LETTERS
+from reportgen.subject.stand_ins import Inert, TensorSpec
 from reportgen.text import line
 
 _MOST_PARTS = 300_000
-_MOST_LABELS = 100_000
 _VOCABULARY = "fastai.data.transforms.CategoryMap"
 _NORMALIZE = "fastai.data.transforms.Normalize"
 _RESIZES = ("fastai.vision.augment.Resize", "fastai.vision.augment.RandomResizedCrop")
@@ -73,9 +73,11 @@ def _plain(value: Any) -> Any:
 
 def _words(value: Any) -> tuple[str, ...] | None:
     items = _plain(value)
-    if not isinstance(items, list | tuple) or not 0 < len(items) <= _MOST_LABELS:
+    if not isinstance(items, list | tuple) or not 0 < len(items) <= MOST_CLASSES:
         return None
-    return tuple(line(str(item), 200) for item in items) if all(isinstance(i, str | int) for i in items) else None
+    return (
+        tuple(line(str(item), MOST_LETTERS) for item in items) if all(isinstance(i, str | int) for i in items) else None
+    )
 
 
 def _side(value: Any) -> tuple[int, int] | None:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.contents import State, shape_of
-from reportgen.subject.recognition import counts, prefixes
+from reportgen.subject.recognition import Shapes, counts, prefixes
 
-_REMEDY = "give the right --arch, with --arch-arg where it was built with arguments"
+REMEDY = "give the right --arch, with --arch-arg where it was built with arguments"
 
 
-def classes_of(shapes: Mapping[str, tuple[int, ...]], heads: Sequence[str]) -> int | None:
+def classes_of(shapes: Shapes, heads: Sequence[str]) -> int | None:
     """Outputs of the last weight in the head, the auxiliary heads left aside."""
     main = [head for head in heads if not head.lower().startswith("aux") and "dist" not in head]
     found = None
@@ -26,14 +26,14 @@ def classes_of(shapes: Mapping[str, tuple[int, ...]], heads: Sequence[str]) -> i
     return found
 
 
-def fitting_prefix(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> str:
+def fitting_prefix(module: nn.Module, shapes: Shapes) -> str:
     """The prefix under which the file has most keys of a module; the shortest of several."""
     expected = [key for key in module.state_dict() if counts(key)]
     found = {prefix: sum(prefix + key in shapes for key in expected) for prefix in prefixes(shapes)}
     return max(sorted(found, key=len), key=found.__getitem__)
 
 
-def stem_channels(module: nn.Module, stem: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+def stem_channels(module: nn.Module, stem: str, shapes: Shapes) -> int | None:
     """Input channels that the weights were made for, where they are not the architecture's three.
 
     A stem may fold pixels into channels before its convolution, so it is the ratio that tells.
@@ -44,7 +44,7 @@ def stem_channels(module: nn.Module, stem: str, shapes: Mapping[str, tuple[int, 
     return max(1, round(3 * found[1] / int(usual.shape[1])))
 
 
-def refit_head(module: nn.Module, heads: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def refit_head(module: nn.Module, heads: Sequence[str], shapes: Shapes) -> None:
     """Give the module the file's head where that is one linear layer in other wrapping (a bare layer, a sequence with
     dropout).
     """
@@ -118,8 +118,9 @@ def _first(keys: Sequence[str], count: int = 2) -> str:
     return ", ".join(keys[:count]) + (", …" if len(keys) > count else "")
 
 
-def misfit_of(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> Misfit:
-    """How shapes by key differ from those expected; counters of batches do not count."""
+def misfit_of(module: nn.Module, found: Shapes) -> Misfit:
+    """How shapes by key differ from those of a module; counters of batches do not count."""
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     return Misfit(
         tuple(key for key in expected if key not in found and counts(key)),
         {key: (found[key], expected[key]) for key in expected if key in found and expected[key] != found[key]},
@@ -133,7 +134,7 @@ def fill(
     shown: str,
     name: str,
     tensor: Callable[[Any], Tensor],
-    remedy: Callable[[], str] = lambda: _REMEDY,
+    remedy: Callable[[], str] = lambda: REMEDY,
 ) -> list[str]:
     """Put the weights into the module. Returns the keys that it does not have.
 
@@ -149,7 +150,7 @@ def fill(
     """
     expected = module.state_dict()
     shapes = {key: shape_of(value) for key, value in state.items()}
-    misfit = misfit_of({key: tuple(value.shape) for key, value in expected.items()}, shapes)
+    misfit = misfit_of(module, shapes)
     if misfit:
         misfit.check(shown, name, remedy())
     real = {key: tensor(value) for key, value in state.items() if key in expected}

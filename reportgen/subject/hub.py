@@ -7,7 +7,6 @@ imported, and nothing is fetched. Imports no torch.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 
 from reportgen.errors import ModelFileError
 from reportgen.subject.kinds import kind_of_folder
+from reportgen.subject.sharded import INDEX, PART
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pt2")
-_USUAL = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_PART = re.compile(r".+-\d{5}-of-\d{5}\.[a-z]+")
+_USUAL = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", INDEX))
 _MOST_JSON = 2**25
 """``config.json`` of a classifier of twenty thousand classes has two million letters."""
 _FOR_TRAINING = ("optimizer.", "scheduler.", "rng_state", "training_args.", "scaler.")
@@ -62,7 +61,7 @@ def _weights_in(folder: Path) -> list[Path]:
         raise ModelFileError(
             f"cannot read the folder {shown_name(folder)!r}: {error.strerror}", "check its permissions"
         ) from None
-    return [file for file in files if not _PART.fullmatch(file.name) and not file.name.startswith(_FOR_TRAINING)]
+    return [file for file in files if not PART.fullmatch(file.name) and not file.name.startswith(_FOR_TRAINING)]
 
 
 def shown_name(path: Path) -> str:

@@ -258,7 +258,7 @@ def _unfit(path: str, status: os.stat_result, *, suffix: str | None) -> str:
 
 def _is_ready(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds an array that goes into the model as it is; one that is damaged says so when it is read."""
-    if not os.fspath(path).lower().endswith(arrays.SUFFIX):
+    if not arrays.is_array(path):
         return False
     try:
         return arrays.is_input(*arrays.head_of(Path(path)))
@@ -416,7 +416,7 @@ def decode(ref: ImageRef, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         ImageError: with the reason, for whatever cannot be decoded.
     """
-    if ref.path is not None and not os.fspath(ref.path).lower().endswith(arrays.SUFFIX):
+    if ref.path is not None and not arrays.is_array(ref.path):
         return decode_file(Path(ref.path), max_pixels)
     return as_pil(fetched(ref), max_pixels)
 

@@ -1,4 +1,4 @@
-"""What a file or folder is that holds no model of PyTorch, and what its owner can do about it.
+"""What a file or folder is that holds no weights of PyTorch (a program, or nothing of it), and what to do about it.
 
 Told by the first bytes, by the names in an archive, and by what lies in a folder; never by what a file is called, but
 where nothing else tells. Nothing is opened that could run code. Imports no torch.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ _AGAIN = "get the file again: this is what the server answered instead"
 _UNPACK = "unpack it, and give the model file in it"
 _HEAD = 4096
 MOST_DIRECTORY = 2**23
+_PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".pkl", ".pt2")
 
 
@@ -140,17 +141,39 @@ def _kind_of_json(path: Path) -> Kind:
     return Kind("a JSON file")
 
 
+def directory_size(path: Path) -> int | None:
+    """Bytes of a zip archive's directory, read before anything of it; None where there is none. Raises what zipfile
+    makes of a damaged end.
+    """
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    return int(end[zipfile._ECD_SIZE]) if end else None  # type: ignore[attr-defined]
+
+
 def names_in_archive(path: Path) -> list[str] | None:
     """Names of the records of a zip archive; None for a damaged one, one of absurdly many, and what is none."""
     try:
-        with path.open("rb") as file:
-            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if not end or end[zipfile._ECD_SIZE] > MOST_DIRECTORY:  # type: ignore[attr-defined]
+        size = directory_size(path)
+        if size is None or size > MOST_DIRECTORY:
             return None
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
     except Exception:  # whatever a damaged directory makes of zipfile
         return None
+
+
+def program_among(names: Iterable[str]) -> str | None:
+    """``torchscript`` or ``exported`` by the names of the records, None for anything else."""
+    inside = {name.partition("/")[2] or name for name in names}
+    if not any(name.startswith(_PROGRAM) for name in inside):
+        return None
+    return "torchscript" if "constants.pkl" in inside else "exported"
+
+
+def program_of(path: Path) -> str | None:
+    """``torchscript`` or ``exported`` for a file that is a program, None for anything else."""
+    names = names_in_archive(path)
+    return None if names is None else program_among(names)
 
 
 def _kind_of_archive(path: Path) -> Kind:

@@ -13,26 +13,43 @@ from typing import Any
 from reportgen.errors import LabelsError
 from reportgen.subject.digests import open_regular
 from reportgen.subject.images import shown
+from reportgen.text import line as one_line
 
 _SYNSET_LINE = re.compile(r"n\d{8}\s+(?=\S)")
 _SYNSET_FIELD = re.compile(r"n\d{8}\s*[,;\s]\s*(?=\S)")
 _NUMBER_FIRST = re.compile(r"(?P<number>\d{1,9})\s*[,;:\s]\s*(?P<name>\S.*)", re.ASCII)
 _NUMBER_LAST = re.compile(r"(?P<name>.*\S)\s*[,;\t]\s*(?P<number>\d{1,9})", re.ASCII)
-_HEADS = {
-    "index",
-    "idx",
-    "id",
-    "class",
-    "class_id",
-    "class_index",
-    "number",
-    "label",
-    "labels",
-    "name",
-    "class_name",
-} | {"classes", "names", "wnid", "synset"}
+_HEADS = frozenset((
+    "index", "idx", "id", "class", "class_id", "class_index", "number", "label", "labels", "name", "class_name",
+    "classes", "names", "wnid", "synset",
+))  # fmt: skip
+MOST_CLASSES = 100_000
+MOST_LETTERS = 200
+"""Of a class's name in a model file."""
 _KEYS = ("id2label", "label2id", "class_to_idx", "classes", "names", "labels")
 """Under which the classes stand in a file about more than them."""
+
+
+def named_classes(value: Any, *, by_name: bool = False) -> tuple[str, ...] | None:
+    """Class names that a model file holds: a list of words, or a table that numbers them without a gap; None for
+    anything else.
+
+    Args:
+        by_name: the table's keys are the names, not the numbers.
+    """
+    if not isinstance(value, list | tuple | dict) or not 0 < len(value) <= MOST_CLASSES:
+        return None
+    if not isinstance(value, dict):
+        words = all(isinstance(item, str) for item in value)
+        return tuple(one_line(item, MOST_LETTERS) for item in value) if words else None
+    pairs = [(number, name) for name, number in value.items()] if by_name else list(value.items())
+    if not all(isinstance(number, str | int) and isinstance(name, str | int | float) for number, name in pairs):
+        return None
+    try:
+        numbered = {int(number): one_line(str(name), MOST_LETTERS) for number, name in pairs}
+    except ValueError:
+        return None
+    return tuple(numbered[n] for n in range(len(pairs))) if sorted(numbered) == list(range(len(pairs))) else None
 
 
 def read_labels(file: Path) -> tuple[str, ...]:

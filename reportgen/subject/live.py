@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from reportgen.subject.architectures import Published, published
-from reportgen.subject.model_file import ModelFacts
+from reportgen.subject.model_facts import ModelFacts
 from reportgen.subject.modules import channels_of
 from reportgen.subject.transformers_models import labels_of
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
 from reportgen.subject.architectures import (
     IMAGENET_CLASSES,
-    Published,
     construct,
     imagenet_labels,
     meta,
@@ -22,69 +20,27 @@ from reportgen.subject.architectures import (
 from reportgen.subject.body_and_head import built as body_and_head
 from reportgen.subject.body_and_head import is_body_and_head, recognised_body
 from reportgen.subject.contents import Contents, own_words, read_contents, shape_of
-from reportgen.subject.fitting import Misfit, classes_of, fill, fitting_prefix, misfit_of, refit_head, stem_channels
+from reportgen.subject.fitting import (
+    REMEDY,
+    Misfit,
+    classes_of,
+    fill,
+    fitting_prefix,
+    misfit_of,
+    refit_head,
+    stem_channels,
+)
 from reportgen.subject.hub import Settings, settings_of, shown_name, weights_of
-from reportgen.subject.modules import build, channels_of, strangers
-from reportgen.subject.recognition import Match, described, prefixes, recognise, stripped
+from reportgen.subject.model_facts import ModelFacts
+from reportgen.subject.modules import build, channels_of, unknown_classes
+from reportgen.subject.recognition import Match, Shapes, described, prefixes, recognise, stripped
 from reportgen.subject.resized import recognise_resized, size_argument
 from reportgen.subject.sharded import files_of
 from reportgen.subject.transformers_models import build as build_from_transformers
 from reportgen.subject.transformers_models import check_is_classifier, labels_of
-from reportgen.subject.trusted import open_trusted
+from reportgen.subject.trusted import Fit, Opened, open_trusted
 from reportgen.subject.twins import twins_in
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the report says of a model file.
-
-    Attributes:
-        file: its name, never a path; bytes that are no UTF-8 as ``\\xNN``.
-        sha256: of its bytes; empty for a live module.
-        size: in bytes.
-        format: ``state-dict``, ``checkpoint``, ``module``, ``safetensors``, ``torchscript``, ``exported``,
-        ``live-module``.
-        container: ``zip``, ``legacy``, ``safetensors``, ``memory``, or ``trusted`` where torch itself opened it.
-        safe: it was opened without running any code of the file.
-        architecture: qualified name, or the class path of a module.
-        how: ``checkpoint`` (its own entry), ``class`` (of a pickled module), ``recognised``, ``given``, or ``verified``
-        (recognised, and it answers as the program in the file does).
-        candidates: other architectures that fit as well.
-        weights: ``raw`` or ``ema``.
-        prefix: stripped from every key.
-        stray: keys that were not used.
-        num_classes: width of the head, where the weights tell it.
-        channels_in: of the first convolution.
-        published: facts of the architecture's published weights.
-        labels: class names found in the file, or the published ones where there are as many classes.
-        labels_from: ``file``, ``published``, or None.
-        head_published: the head has the published number of classes.
-        replaced: classes of the file that were not run: a twin, or the recognised architecture, takes their place.
-    """
-
-    file: str
-    sha256: str
-    size: int
-    format: str
-    container: str
-    safe: bool
-    architecture: str
-    how: str
-    candidates: tuple[str, ...]
-    weights: str
-    prefix: str
-    stray: tuple[str, ...]
-    num_classes: int | None
-    channels_in: int
-    published: Published | None
-    labels: tuple[str, ...] | None
-    head_published: bool
-    labels_from: str | None = None
-    replaced: tuple[str, ...] = ()
-
-
-# opening
-# ---------------------------------------------------------------------------------------------------------------
+from reportgen.text import words_of
 
 
 def open_model(
@@ -97,7 +53,7 @@ def open_model(
     num_classes: int | None = None,
     channels_in: int | None = None,
     trust: bool = False,
-) -> tuple[nn.Module, ModelFacts]:
+) -> Opened:
     """The module in a file, in evaluation mode, float32, on the CPU, and what is known of it.
 
     Args:
@@ -115,48 +71,47 @@ def open_model(
     """
     shown = shown_name(path)
     path = weights_of(path)
-    common = {"file": shown, "sha256": sha256, "size": sum(file.stat().st_size for file in files_of(path))}
+    size = sum(file.stat().st_size for file in files_of(path))
+
+    def fit(contents: Contents, name: str | None) -> Opened:
+        return _from_weights(contents, shown, name, arch_args or {}, num_classes, channels_in)
+
+    try:
+        module, facts = _open_as_data(path, shown, arch, weights, trust, fit)
+    except UnsafeModelError:
+        if not trust:
+            raise
+        module, facts = open_trusted(path, shown, arch, weights, fit)
+    return module, replace(facts, file=shown, sha256=sha256, size=size)
+
+
+def _open_as_data(path: Path, shown: str, arch: str | None, weights: str | None, trust: bool, fit: Fit) -> Opened:
+    """The same without running anything in the file. Raises UnsafeModelError where that is not enough."""
     settings = settings_of(path)
     by_transformers = arch is None and settings.of_transformers
     if by_transformers:
         check_is_classifier(settings, shown)
-    try:
-        contents = read_contents(path, shown, weights)
-        if by_transformers:
-            return _from_transformers(contents, settings, shown, common)
-        if settings.of_timm:
-            contents = replace(contents, own={**own_words(settings.own()), **contents.own})
-        if arch is None:
-            made = _as_saved(contents, shown, common, trust)
-            if made is not None:
-                return made
-        return _from_weights(contents, shown, common, arch, arch_args or {}, num_classes, channels_in)
-    except UnsafeModelError:
-        if not trust:
-            raise
-
-    def fit(contents: Contents, name: str | None) -> tuple[nn.Module, ModelFacts]:
-        return _from_weights(contents, shown, {}, name, arch_args or {}, num_classes, channels_in)
-
-    module, facts = open_trusted(path, shown, arch, weights, fit)
-    return module, ModelFacts(**{**vars(facts), **common})
-
-
-def _as_saved(
-    contents: Contents, shown: str, common: dict[str, Any], trust: bool
-) -> tuple[nn.Module, ModelFacts] | None:
-    """A pickled module, or what fastai saves; None where weights and a known architecture are what there is."""
-    if contents.module is not None:
+    contents = read_contents(path, shown, weights)
+    if by_transformers:
+        return _from_transformers(contents, settings, shown)
+    if settings.of_timm:
+        contents = replace(contents, own={**own_words(settings.own()), **contents.own})
+    replaced: tuple[str, ...] = ()
+    if arch is None and contents.module is not None:
         try:
-            return _from_module(contents, shown, common)
+            return _from_module(contents, shown)
         except UnsafeModelError as refusal:
             if trust:  # its own classes are wanted then
                 raise
-            common["replaced"] = _without_its_classes(contents, shown, refusal)
-    return _from_body_and_head(contents, shown, common) if is_body_and_head(contents.shapes) else None
+            replaced = _without_its_classes(contents, shown, refusal)
+    if arch is None and is_body_and_head(contents.shapes):
+        module, facts = _from_body_and_head(contents, shown)
+    else:
+        module, facts = fit(contents, arch)
+    return module, replace(facts, replaced=replaced)
 
 
-def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
+def _from_module(contents: Contents, shown: str) -> Opened:
     assert contents.module is not None
     try:
         module = build(contents.module, shown, contents.container.tensor).float()
@@ -164,7 +119,7 @@ def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tupl
     except ReportgenError:
         raise
     except Exception as error:  # of a class whose instance lacks what its constructor puts there
-        words = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        words = words_of(error)
         raise ModelFileError(f"{shown!r} is damaged: a module lacks a part ({words})", "get the file again") from error
     library = type(module).__module__.partition(".")[0]
     named = contents.own.get("architecture")
@@ -174,14 +129,14 @@ def _from_module(contents: Contents, shown: str, common: dict[str, Any]) -> tupl
         match = None
     fitting = [name for name in (match.name, *match.candidates) if name.startswith(f"{library}:")] if match else []
     name = fitting[0] if fitting else contents.module.path
-    common["replaced"] = twins_in(contents.container.foreign)
-    return module, _facts(contents, common, name, "class", tuple(fitting[1:]), "", (), module)
+    facts = _facts(contents, name, "class", tuple(fitting[1:]), "", (), module)
+    return module, replace(facts, replaced=twins_in(contents.container.foreign))
 
 
 def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelError) -> tuple[str, ...]:
     """The classes of a pickled module that the weights alone do without. Raises `refusal` where they do not."""
     assert contents.module is not None
-    own = strangers(contents.module)
+    own = unknown_classes(contents.module)
     try:
         if own and is_body_and_head(contents.shapes):
             recognised_body(contents.shapes, shown)
@@ -201,14 +156,12 @@ def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelErr
     raise refusal
 
 
-def _from_transformers(
-    contents: Contents, settings: Settings, shown: str, common: dict[str, Any]
-) -> tuple[nn.Module, ModelFacts]:
+def _from_transformers(contents: Contents, settings: Settings, shown: str) -> Opened:
     from reportgen.subject.processors import published_beside
 
     state = {key: contents.container.tensor(value) for key, value in contents.state.items()}
     module, name, stray = build_from_transformers(settings, state, shown)
-    facts = _facts(contents, common, name, "checkpoint", (), "", stray, module)
+    facts = _facts(contents, name, "checkpoint", (), "", stray, module)
     classes = int(module.config.num_labels)  # type: ignore[union-attr, arg-type]
     labels = labels_of(settings.config)
     return module, replace(
@@ -224,12 +177,11 @@ def _from_transformers(
 def _from_weights(
     contents: Contents,
     shown: str,
-    common: dict[str, Any],
     arch: str | None,
     arch_args: Mapping[str, object],
     num_classes: int | None,
     channels_in: int | None,
-) -> tuple[nn.Module, ModelFacts]:
+) -> Opened:
     name, how, candidates, prefix = _settle_architecture(contents, shown, arch)
     state = stripped(contents.state, prefix)
     shapes = {key: shape_of(value) for key, value in state.items()}
@@ -255,18 +207,18 @@ def _from_weights(
         refit_head(module, known.heads, shapes)
     stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
-    facts = _facts(contents, common, name, how, candidates, prefix, tuple(stray), module)
+    facts = _facts(contents, name, how, candidates, prefix, tuple(stray), module)
     if known:  # whose first convolution may stand behind something that folds pixels into channels
         built_for = channels_in or arch_args.get("in_chans") or 3
         facts = replace(facts, channels_in=int(str(built_for)))
     return module.float().eval(), facts
 
 
-def _from_body_and_head(contents: Contents, shown: str, common: dict[str, Any]) -> tuple[nn.Module, ModelFacts]:
+def _from_body_and_head(contents: Contents, shown: str) -> Opened:
     match = recognised_body(contents.shapes, shown)
     module = body_and_head(match.name, contents.shapes)
     stray = fill(module, contents.state, shown, match.name, contents.container.tensor)
-    facts = _facts(contents, common, match.name, "recognised", match.candidates, "", tuple(stray), module)
+    facts = _facts(contents, match.name, "recognised", match.candidates, "", tuple(stray), module)
     outputs = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
     return module.float().eval(), replace(facts, num_classes=outputs[-1] if outputs else None, head_published=False)
 
@@ -309,7 +261,7 @@ def _advice(contents: Contents, shown: str, name: str, how: str) -> str:
         match = None
     if match is not None and match.name != name:
         return f"they fit {match.name}: leave out --arch, or give the one of these weights"
-    return "give the right --arch, with --arch-arg where it was built with arguments"
+    return REMEDY
 
 
 def _misfit(name: str, contents: Contents) -> Misfit | None:
@@ -328,12 +280,12 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
         return None
     if known is None:
         shapes = stripped(contents.shapes, fitting_prefix(module, contents.shapes))
-    misfit = misfit_of({key: tuple(value.shape) for key, value in module.state_dict().items()}, shapes)
+    misfit = misfit_of(module, shapes)
     # without a description nobody knows which keys depend on the number of classes
     return misfit if known else replace(misfit, reshaped={})
 
 
-def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+def _prefix_for(shapes: Shapes, name: str) -> str:
     """The prefix under which most keys of a known architecture lie."""
     known = described(name)
     return next((p for p in prefixes(shapes) if known and known.stem and p + known.stem in shapes), "")
@@ -341,7 +293,6 @@ def _prefix_for(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
 
 def _facts(
     contents: Contents,
-    common: dict[str, Any],
     name: str,
     how: str,
     candidates: tuple[str, ...],
@@ -349,6 +300,7 @@ def _facts(
     stray: tuple[str, ...],
     module: nn.Module,
 ) -> ModelFacts:
+    """What contents and module tell; of the file itself nothing yet."""
     known = described(name)
     linears = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
     classes = classes_of(stripped(contents.shapes, prefix), known.heads) if known else next(reversed(linears), None)
@@ -359,7 +311,9 @@ def _facts(
     if labels is None and as_published and classes == IMAGENET_CLASSES:
         labels, source = imagenet_labels(), "published"
     return ModelFacts(
-        **{"file": "", "sha256": "", "size": 0, **common},
+        file="",
+        sha256="",
+        size=0,
         format=contents.format,
         container=contents.container.kind,
         safe=True,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.containers import MOST_TENSORS
-from reportgen.subject.safe_pickle import MEMBER, MOST_LETTERS, Inert, Name, TensorSpec
+from reportgen.subject.stand_ins import MEMBER, MOST_LETTERS, Inert, Name, TensorSpec
 from reportgen.subject.twins import Twin, twin_of
 
 _PACKAGES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "timm.models.", "timm.layers.")
@@ -91,7 +91,7 @@ def _modules(root: Inert) -> Iterator[tuple[str, Inert]]:
         stack.extend((f"{prefix}{name}.", part, depth + 1) for name, part in reversed(children))
 
 
-def strangers(root: Inert) -> tuple[str, ...]:
+def unknown_classes(root: Inert) -> tuple[str, ...]:
     """Classes of a stand-in module that nobody here has, in the order of their names.
 
     None are told where code hangs on an instance as well (hooks, an exchanged ``forward``): weights alone do not say

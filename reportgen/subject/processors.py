@@ -10,7 +10,8 @@ from reportgen.errors import ArchitectureError
 from reportgen.subject.architectures import MOST_SIDE, Published, possible
 from reportgen.subject.hub import PREPROCESSOR, Settings
 from reportgen.subject.preprocessing import IMAGENET_MEAN, IMAGENET_STD, USUAL_CROP
-from reportgen.subject.transformers_models import quiet, words_of
+from reportgen.subject.transformers_models import quiet
+from reportgen.text import words_of
 
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """In the order of Pillow's numbers."""

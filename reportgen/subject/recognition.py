@@ -224,7 +224,7 @@ def _of_these_heads(fits: Sequence[Fit], shapes: Shapes) -> Sequence[Fit]:
     def parts(keys: Iterable[str], heads: Sequence[str]) -> set[str]:
         return {key for key in keys if counts(key) and key.partition(".")[0] in heads}
 
-    def fitting(fit: Fit) -> bool:
+    def alike(fit: Fit) -> bool:
         try:
             own = meta(fit.known.name, classes=None, channels=None, keys=shapes).state_dict()
         except ArchitectureError:
@@ -233,7 +233,7 @@ def _of_these_heads(fits: Sequence[Fit], shapes: Shapes) -> Sequence[Fit]:
 
     if len(fits) > _MOST_BUILT or any(fit.known.name.startswith("torchvision:") for fit in fits):
         return fits
-    return [fit for fit in fits if fitting(fit)] or fits
+    return [fit for fit in fits if alike(fit)] or fits
 
 
 def described(name: str) -> Known | None:

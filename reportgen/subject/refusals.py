@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from reportgen.errors import ModelFileError, UnsafeModelError
-from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file, names_in_archive
-from reportgen.subject.safe_pickle import ForbiddenGlobal, Inert, MalformedPickle
+from reportgen.subject.kinds import GIVE, UNKNOWN, Kind, kind_of_file
+from reportgen.subject.stand_ins import ForbiddenGlobal, Inert, MalformedPickle
 
-_PROGRAM = ("code/", "constants.pkl", "models/", "archive_format", "serialized_exported_program")
 _TRUST = "if you trust its author, add --trust-model; better, ask for a state dict (.safetensors)"
 
 
@@ -59,17 +57,3 @@ def program(kind: str, shown: str) -> UnsafeModelError:
     """What to say of a program without the user's word."""
     what = "a TorchScript program" if kind == "torchscript" else "an exported program"
     return UnsafeModelError(f"{shown!r} is {what}: opening it means running its code", _TRUST)
-
-
-def program_among(names: Iterable[str]) -> str | None:
-    """``torchscript`` or ``exported`` by the names of the records, None for anything else."""
-    inside = {name.partition("/")[2] or name for name in names}
-    if not any(name.startswith(_PROGRAM) for name in inside):
-        return None
-    return "torchscript" if "constants.pkl" in inside else "exported"
-
-
-def program_of(path: Path) -> str | None:
-    """``torchscript`` or ``exported`` for a file that is a program, None for anything else."""
-    names = names_in_archive(path)
-    return None if names is None else program_among(names)

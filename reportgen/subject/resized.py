@@ -11,11 +11,9 @@ from torch import nn
 from reportgen.errors import ArchitectureError
 from reportgen.subject.architectures import MOST_SIDE, meta
 from reportgen.subject.fitting import classes_of, misfit_of
-from reportgen.subject.recognition import Fit, Match, choose, near, stripped
+from reportgen.subject.recognition import Fit, Match, Shapes, choose, near, stripped
 
-Shapes = Mapping[str, tuple[int, ...]]
-
-POSITIONS = "pos_embed"
+_POSITIONS = "pos_embed"
 _NEAR = 0.9
 _MOST_BUILT = 8
 
@@ -26,7 +24,7 @@ def recognise_resized(shapes: Shapes, shown: str) -> Match | None:
     Raises:
         ArchitectureError: if there are several that compute different things.
     """
-    if not any(key.endswith(POSITIONS) for key in shapes):
+    if not any(key.endswith(_POSITIONS) for key in shapes):
         return None
     close = [fit for fit in near(shapes) if fit.share >= _NEAR and fit.heads and fit.known.name.startswith("timm:")]
     found = [fit for fit in close[:_MOST_BUILT] if _is_resized(fit, stripped(shapes, fit.prefix))]
@@ -42,7 +40,7 @@ def _is_resized(fit: Fit, shapes: Shapes) -> bool:
         module = meta(fit.known.name, classes=classes, channels=None, keys=shapes, arguments=argument)
     except ArchitectureError:
         return False
-    return not misfit_of({key: tuple(value.shape) for key, value in module.state_dict().items()}, shapes)
+    return not misfit_of(module, shapes)
 
 
 def size_argument(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> dict[str, int]:
@@ -52,18 +50,18 @@ def size_argument(name: str, shapes: Shapes, arguments: Mapping[str, Any]) -> di
         name: qualified.
         arguments: what the constructor is given besides; nothing is added to a size.
     """
-    if not name.startswith("timm:") or POSITIONS not in shapes or "img_size" in arguments:
+    if not name.startswith("timm:") or _POSITIONS not in shapes or "img_size" in arguments:
         return {}
     try:
         module = meta(name, classes=None, channels=None, keys=shapes, arguments=arguments)
     except ArchitectureError:
         return {}
-    side = _side(module, shapes[POSITIONS])
+    side = _side(module, shapes[_POSITIONS])
     return {"img_size": side} if side is not None else {}
 
 
 def _side(module: nn.Module, there: tuple[int, ...]) -> int | None:
-    usual = module.state_dict().get(POSITIONS)
+    usual = module.state_dict().get(_POSITIONS)
     patches = getattr(module, "patch_embed", None)
     patch, grid = getattr(patches, "patch_size", None), getattr(patches, "grid_size", None)
     if usual is None or usual.dim() != 3 or len(there) != 3 or there[1] == usual.shape[1] or not patch or not grid:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reportgen.errors import ModelFileError
+from reportgen.subject.stand_ins import TensorSpec
 
 if TYPE_CHECKING:
     from reportgen.subject.containers import Container
 
 INDEX = ".index.json"
-MOST_FILES = 1000
+_MOST_FILES = 1000
 _MOST_INDEX = 2**25
-_PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.[a-z]+)")
+PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.[a-z]+)")
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -54,7 +55,7 @@ def digest_of_model(path: Path, sha256: Callable[[Path], str]) -> str:
 
 def whole_of(path: Path) -> Path | None:
     """The index beside one of several files that belong together; None for every other file."""
-    part = _PART.fullmatch(path.name)
+    part = PART.fullmatch(path.name)
     if part is None or int(part["count"]) < 2:
         return None
     index = path.with_name(f"{part['stem']}{part['suffix']}{INDEX}")
@@ -73,7 +74,7 @@ def _index(path: Path, shown: str) -> dict[str, str]:
     if not plain or not table:
         raise ModelFileError(f"{shown!r} is no index of a model's files: it has no weight_map", "get the file again")
     names = sorted(set(table.values()))
-    if len(names) > MOST_FILES:
+    if len(names) > _MOST_FILES:
         raise ModelFileError(f"{shown!r} names {len(names)} files", "it is no index of an image classifier")
     for name in names:
         if not (path.parent / name).is_file():
@@ -134,8 +135,6 @@ def _open_shards(path: Path, shown: str) -> Container:
 
 def _moved(value: Any, file: str) -> Any:
     """The same tensor with its storage named by its file."""
-    from reportgen.subject.safe_pickle import TensorSpec
-
     if not isinstance(value, TensorSpec):
         return value
     return replace(value, storage=replace(value.storage, key=f"{file}/{value.storage.key}"))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from reportgen.errors import ArchitectureError
 from reportgen.subject.architectures import meta
 from reportgen.subject.fitting import classes_of, misfit_of
-from reportgen.subject.recognition import Fit, stripped
-
-Shapes = Mapping[str, tuple[int, ...]]
+from reportgen.subject.recognition import Fit, Shapes, stripped
 
 _KINDS: tuple[tuple[str, str], ...] = (
     ("a detector", r"(^|\.)(rpn|roi_heads|bbox_embed|class_embed|bbox_head|regression_head|box_head|dfl)\."),
@@ -77,5 +75,4 @@ def _difference(shapes: Shapes, fit: Fit) -> str:
         module = meta(fit.known.name, classes=classes_of(own, fit.known.heads), channels=None, keys=own)
     except ArchitectureError:
         return ""
-    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    return misfit_of(expected, own).words()
+    return misfit_of(module, own).words()

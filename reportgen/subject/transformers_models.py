@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from reportgen.errors import ArchitectureError, ModelFileError
 from reportgen.subject.fitting import Misfit
 from reportgen.subject.hub import Settings
-from reportgen.text import line
+from reportgen.subject.labels import named_classes
+from reportgen.text import line, words_of
 
 _CLASSIFIES = "ForImageClassification"
 _TABLES = ("id2label", "label2id")
 _MOST_DEPTH = 1000
 _MOST_NUMBER = 2**24
-_MOST_LABEL = 200
 _REMOTE = ("adapter", "auto_map", "backbone", "fusion", "implementation", "kernel", "peft", "pipeline", "quantization")
 """Words in the names of entries by which a configuration could ask for code or weights from elsewhere."""
 
@@ -46,7 +46,6 @@ def build(settings: Settings, state: Mapping[str, Tensor], shown: str) -> tuple[
         ModelFileError: if it is no image classifier.
         ArchitectureError: if transformers is not installed, does not know it, or the weights do not fit.
     """
-    check_is_classifier(settings, shown)
     kind = str(settings.config["model_type"])
     cls, config = _class_and_config(settings, kind, shown)
     name = f"transformers:{cls.__name__}"
@@ -136,21 +135,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def words_of(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Class names of ``id2label``; None where they are missing, have gaps, or are the library's own numbers."""
-    table = config.get("id2label")
-    if not isinstance(table, dict) or not table:
-        return None
-    try:
-        numbered = {int(key): line(str(value), _MOST_LABEL) for key, value in table.items()}
-    except ValueError:
-        return None
-    if sorted(numbered) != list(range(len(numbered))):
-        return None
-    if all(name == f"LABEL_{number}" for number, name in numbered.items()):
-        return None
-    return tuple(numbered[number] for number in range(len(numbered)))
+    names = named_classes(config.get("id2label"))
+    return None if names == tuple(f"LABEL_{number}" for number in range(len(names or ()))) else names

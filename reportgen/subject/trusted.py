@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +24,20 @@ from reportgen.subject.checkpoints import EMA, RAW, is_state, tensors_of
 from reportgen.subject.containers import Container
 from reportgen.subject.contents import Contents, own_words
 from reportgen.subject.exported import FixedBatch, input_shape, same, tree_of
+from reportgen.subject.kinds import program_of
+from reportgen.subject.live import live_facts
+from reportgen.subject.model_facts import ModelFacts
 from reportgen.subject.modules import channels_of
+from reportgen.subject.preprocessing import IMAGENET_MEAN, IMAGENET_STD, USUAL_SIZE
 from reportgen.subject.recognition import fitting
-from reportgen.subject.refusals import program_of
 
-if TYPE_CHECKING:
-    from reportgen.subject.model_file import ModelFacts
+Opened = tuple[nn.Module, ModelFacts]
+Fit = Callable[[Contents, str | None], Opened]
+"""Builds an architecture, the recognised one if none is named, around weights."""
 
-    Opened = tuple[nn.Module, ModelFacts]
-    Fit = Callable[[Contents, str | None], Opened]
-
-IMAGES = 2
-USUAL_SIDE = 224
+_IMAGES = 2
+"""To compare answers on."""
 _MOST_TRIED = 16
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def open_trusted(path: Path, shown: str, arch: str | None, weights: str | None, fit: Fit) -> Opened:
@@ -47,7 +47,7 @@ def open_trusted(path: Path, shown: str, arch: str | None, weights: str | None, 
         shown: the file's name for messages.
         arch: the user's word for the architecture.
         weights: ``raw`` or ``ema``, for a checkpoint.
-        fit: builds an architecture, the recognised one if none is named, around weights.
+        fit: see `Fit`.
 
     Raises:
         ModelFileError: if torch cannot open it, or there is no model in it.
@@ -98,8 +98,6 @@ def _pickled(made: Any, shown: str, arch: str | None, weights: str | None, fit: 
             module, facts = fit(contents, arch)
             return module, replace(facts, safe=False)
         made = inner
-    from reportgen.subject.live import live_facts
-
     if not isinstance(made, nn.Module):
         raise ModelFileError(
             f"{shown!r} holds a {type(made).__name__}, not a model", "give a state dict, a module or a checkpoint"
@@ -112,12 +110,10 @@ def _container(made: Any) -> Container:
 
 
 def _facts_of_program(module: nn.Module, kind: str, name: str, channels: int, shape: Sequence[int] = ()) -> ModelFacts:
-    from reportgen.subject.live import live_facts
-
     known = None
     if len(shape) == 3:
         size = (shape[0], shape[1], shape[2])
-        known = Published(size, None, None, "center", "bilinear", _MEAN, _STD, 0, "the program")
+        known = Published(size, None, None, "center", "bilinear", IMAGENET_MEAN, IMAGENET_STD, 0, "the program")
     facts = replace(live_facts(module), format=kind, container="trusted", safe=False, how="class")
     return replace(facts, architecture=name, channels_in=channels, published=known)
 
@@ -129,7 +125,7 @@ def _facts_of_program(module: nn.Module, kind: str, name: str, channels: int, sh
 def _script(script: Any, shown: str, arch: str | None, fit: Fit) -> Opened:
     script.eval()
     state = dict(script.state_dict())
-    twin = _twin(script, "torchscript", state, (), IMAGES, shown, arch, fit)
+    twin = _twin(script, "torchscript", state, (), _IMAGES, shown, arch, fit)
     if twin is not None:
         return twin
     name = f"{getattr(script, 'original_name', type(script).__name__)} (TorchScript)"
@@ -151,12 +147,12 @@ def _exported(program: Any, shown: str, arch: str | None, fit: Fit) -> Opened:
     whole = program.module(check_guards=False) if batch is None else program.module()
     state = {key: value for key, value in program.state_dict.items() if isinstance(value, Tensor)}
     fixed = tuple(int(side) for side in size if side is not None)
-    twin = _twin(whole, "exported", state, fixed, batch or IMAGES, shown, arch, fit)
+    twin = _twin(whole, "exported", state, fixed, batch or _IMAGES, shown, arch, fit)
     if twin is not None:
         return twin
     fixed = fixed if len(fixed) == 3 else ()
     channels = int(size[0]) if size[0] is not None else _channels(state)
-    images = _noise(IMAGES, (channels, *(int(side or USUAL_SIDE) for side in size[1:])))
+    images = _noise(_IMAGES, (channels, *(int(side or USUAL_SIZE) for side in size[1:])))
     pieces = FixedBatch(whole, batch) if batch is not None else whole
     module = tree_of(program, pieces, images) or pieces
     return module, _facts_of_program(module, "exported", "a program of torch.export", channels, fixed)
@@ -195,7 +191,7 @@ def _twin(
                 raise
             continue
         own = shape if len(shape) == 3 else None
-        usual = facts.published.input_size[1:] if facts.published else (USUAL_SIDE, USUAL_SIDE)
+        usual = facts.published.input_size[1:] if facts.published else (USUAL_SIZE, USUAL_SIZE)
         if _answers_alike(program, module, _noise(images, own or (facts.channels_in, *usual))):
             return module, _facts_of_twin(facts, own, given=arch is not None)
     if arch:

@@ -2,7 +2,8 @@
 
 A class of fastai or Ultralytics in a file is never imported. Where the layer is simple and its file holds all its
 parts, a twin computes what the framework's documentation says of it; tests compare the two where the framework is
-installed. A twin takes the file's submodules and of its other attributes those that it declares.
+installed. A twin is called as its users know it from the framework, since reports name layers by their
+class. It takes the file's submodules and of its other attributes those that it declares.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Twin(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------
 
 
-class ConcatPool(Twin):
+class AdaptiveConcatPool2d(Twin):
     """Maximum and mean over positions beside each other: (n, C, h, w) to (n, 2·C, 1, 1)."""
 
     mp: nn.Module
@@ -36,7 +37,7 @@ class ConcatPool(Twin):
         return torch.cat((self.mp(x), self.ap(x)), dim=1)
 
 
-class Flattened(Twin):
+class Flatten(Twin):
     """(n, …) to (n, product of the rest)."""
 
     takes = ("full",)
@@ -49,7 +50,7 @@ class Flattened(Twin):
 # -----------------------------------------------------------------------------------------------------------
 
 
-class Convolved(Twin):
+class Conv(Twin):
     """Convolution, batch normalisation (which a fused model has no more) and activation."""
 
     takes = ("f",)
@@ -63,7 +64,7 @@ class Convolved(Twin):
         return z
 
 
-class Residual(Twin):
+class Bottleneck(Twin):
     """Two convolutions, with the input added where the shapes allow."""
 
     takes = ("f", "add")
@@ -77,8 +78,8 @@ class Residual(Twin):
         return z
 
 
-class SplitInTwo(Twin):
-    """One half of the channels stays; the other goes through blocks in a row, and all their outputs are kept (C2f)."""
+class C2f(Twin):
+    """One half of the channels stays; the other goes through blocks in a row, and all their outputs are kept."""
 
     takes = ("f",)
     cv1: nn.Module
@@ -93,8 +94,8 @@ class SplitInTwo(Twin):
         return y
 
 
-class TwoPaths(Twin):
-    """Blocks in a row beside a single convolution (C3)."""
+class C3(Twin):
+    """Blocks in a row beside a single convolution."""
 
     takes = ("f",)
     cv1: nn.Module
@@ -144,8 +145,8 @@ class AttentionBlock(Twin):
         return y
 
 
-class HalfAttended(Twin):
-    """Attention blocks on one half of the channels (C2PSA)."""
+class C2PSA(Twin):
+    """Attention blocks on one half of the channels."""
 
     takes = ("f",)
     cv1: nn.Module
@@ -158,7 +159,7 @@ class HalfAttended(Twin):
         return y
 
 
-class Classifier(Twin):
+class Classify(Twin):
     """Convolution, mean over positions, one linear layer; probabilities, as the framework returns them."""
 
     takes = ("f",)
@@ -172,7 +173,7 @@ class Classifier(Twin):
         return scores.softmax(dim=1)
 
 
-class Succession(Twin):
+class ClassificationModel(Twin):
     """The network: its layers in a row."""
 
     model: nn.Sequential
@@ -187,20 +188,20 @@ class Succession(Twin):
 
 _BLOCK, _CONV = "ultralytics.nn.modules.block.", "ultralytics.nn.modules.conv."
 TWINS: Mapping[str, type[Twin]] = {
-    "fastai.layers.AdaptiveConcatPool2d": ConcatPool,
-    "fastai.layers.Flatten": Flattened,
-    f"{_CONV}Conv": Convolved,
-    f"{_CONV}DWConv": Convolved,
-    f"{_BLOCK}Bottleneck": Residual,
-    f"{_BLOCK}C2f": SplitInTwo,
-    f"{_BLOCK}C3k2": SplitInTwo,
-    f"{_BLOCK}C3": TwoPaths,
-    f"{_BLOCK}C3k": TwoPaths,
+    "fastai.layers.AdaptiveConcatPool2d": AdaptiveConcatPool2d,
+    "fastai.layers.Flatten": Flatten,
+    f"{_CONV}Conv": Conv,
+    f"{_CONV}DWConv": Conv,
+    f"{_BLOCK}Bottleneck": Bottleneck,
+    f"{_BLOCK}C2f": C2f,
+    f"{_BLOCK}C3k2": C2f,
+    f"{_BLOCK}C3": C3,
+    f"{_BLOCK}C3k": C3,
     f"{_BLOCK}Attention": SelfAttention,
     f"{_BLOCK}PSABlock": AttentionBlock,
-    f"{_BLOCK}C2PSA": HalfAttended,
-    "ultralytics.nn.modules.head.Classify": Classifier,
-    "ultralytics.nn.tasks.ClassificationModel": Succession,
+    f"{_BLOCK}C2PSA": C2PSA,
+    "ultralytics.nn.modules.head.Classify": Classify,
+    "ultralytics.nn.tasks.ClassificationModel": ClassificationModel,
 }
 """Class paths in files to what takes their place."""
 

@@ -23,7 +23,8 @@ from torch.nn import functional
 import reportgen
 from reportgen.errors import ModelFileError, UnsafeModelError
 from reportgen.subject.contents import read_contents
-from reportgen.subject.model_file import ModelFacts, open_model
+from reportgen.subject.model_facts import ModelFacts
+from reportgen.subject.model_file import open_model
 from tests.networks import enlivened, lively, noise
 
 
@@ -445,6 +446,14 @@ def test_fastai_saved_weights(name: str, whole: bool, tmp_path: Path, elsewhere:
     assert_equal(model, found, noise(2, 64))
     if whole:
         assert read_contents(tmp_path / "m.pth", "m.pth").framework == "fastai (learn.save)"
+
+
+def test_fastai_saved_weights_of_a_head_behind_the_mean_alone(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    body, head = cut(elsewhere)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(512), nn.Dropout(), nn.Linear(512, 4))
+    model = nn.Sequential(body, head).eval()
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    assert_equal(model, opened(tmp_path / "m.pth")[0], noise(2, 64))
 
 
 def test_fastai_saved_weights_of_a_body_of_timm(tmp_path: Path, elsewhere: Elsewhere) -> None:

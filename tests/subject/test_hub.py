@@ -22,7 +22,8 @@ from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError
 from reportgen.inspection import inspect_file
 from reportgen.subject.hub import beside, settings_of, weights_of
 from reportgen.subject.live import live_facts
-from reportgen.subject.model_file import ModelFacts, open_model
+from reportgen.subject.model_facts import ModelFacts
+from reportgen.subject.model_file import open_model
 from reportgen.subject.preprocessing import resolve_pipeline
 from tests.networks import enlivened, lively, noise
 

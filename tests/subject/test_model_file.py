@@ -19,7 +19,8 @@ from reportgen.inspection import inspect_file
 from reportgen.subject.architectures import torchvision_names
 from reportgen.subject.contents import read_contents
 from reportgen.subject.live import size_of
-from reportgen.subject.model_file import ModelFacts, open_model
+from reportgen.subject.model_facts import ModelFacts
+from reportgen.subject.model_file import open_model
 from reportgen.subject.recognition import catalogue
 from tests.networks import enlivened, lively, noise
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import reportgen
 from reportgen.errors import ArchitectureError, ModelFileError, UnsafeModelError
 from reportgen.subject.exported import FixedBatch
-from reportgen.subject.model_file import ModelFacts, open_model
+from reportgen.subject.model_facts import ModelFacts
+from reportgen.subject.model_file import open_model
 from tests.networks import enlivened, lively, noise
 
 

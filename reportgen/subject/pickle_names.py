@@ -1,4 +1,4 @@
-"""Names that weights do not need and that training frameworks write beside them all the same.
+"""Names of classes and functions that a pickle may give: what weights need, and what frameworks write beside them.
 
 A checkpoint of a framework holds hyper-parameters, metrics, callbacks and whole objects of classes that nobody here
 has. Nothing of it is imported or called (see `reportgen.subject.safe_pickle`): an inert stand-in takes its place, and
@@ -9,6 +9,65 @@ of them have no business in a model file: they stay refused, so that a file made
 from __future__ import annotations
 
 import sys
+
+PACKAGES = (
+    "torch.nn.",
+    "torch.optim.",
+    "torchvision.models.",
+    "torchvision.ops.",
+    "torchvision.transforms.",
+    "timm.models.",
+    "timm.layers.",
+    "numpy.core.multiarray.",
+    "numpy._core.multiarray.",
+    "omegaconf.",
+    "pathlib.",
+    "datetime.",
+)
+"""Whole packages whose names weights, modules and the settings stored beside them use."""
+
+_SCALARS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_RARE = (
+    "uint16",
+    "uint32",
+    "uint64",
+    "complex32",
+    "qint8",
+    "quint8",
+    "qint32",
+    "complex64",
+    "complex128",
+    "float8_e4m3fn",
+    "float8_e5m2",
+)
+_STORED = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool", "Untyped")
+_PLAIN = ("object", "list", "dict", "tuple", "bool", "int", "float", "str", "bytes", "bytearray", "complex", "slice")
+_NAMES = frozenset(
+    (
+        *("argparse.Namespace", "types.SimpleNamespace", "decimal.Decimal", "functools.partial", "uuid.UUID"),
+        *("collections.defaultdict", "collections.Counter", "collections.deque"),
+        *("_codecs.encode", "copyreg._reconstructor", "copy_reg._reconstructor"),
+        *("numpy.dtype", "numpy.ndarray", "numpy.bool_", *(f"numpy.{kind}" for kind in _SCALARS)),
+        *("torch.device", "torch.Tensor", "torch.torch_version.TorchVersion"),
+        *("torch._C._nn.gelu", "torch.relu", "torch.sigmoid", "torch.tanh", "torch.flatten"),
+        *(f"torch.{kind}" for kind in (*_SCALARS, *_RARE)),
+        *(f"torch.{kind}Storage" for kind in (*_STORED, "ComplexFloat", "ComplexDouble", "QInt8", "QUInt8", "QInt32")),
+        *("torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine"),
+        *("torch.storage.UntypedStorage", "torch.storage.TypedStorage"),
+        *(f"{module}.{kind}" for module in ("__builtin__", "builtins") for kind in (*_PLAIN, "range", "type")),
+        *("__builtin__.unicode", "__builtin__.long"),
+    )
+)
+
+
+def is_needed(path: str) -> bool:
+    """Whether a name is one that weights, modules and the settings stored beside them use.
+
+    Args:
+        path: dotted, as the file gives it.
+    """
+    return path in _NAMES or path.startswith(PACKAGES)
+
 
 _PYTHON_2 = ("__builtin__", "commands", "copy_reg", "popen2", "cPickle", "urllib2", "StringIO", "exceptions")
 _OF_INSTALLERS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "wheel", "_pytest", "pytest")
