@@ -75,6 +75,7 @@ MISTAKES = [
     ('[techniques]\nmax_activation.steps = "few"\n', 2, "max_activation.steps 'few'", "reportgen techniques -v"),
     ("[findings]\nduplicates.exakt = 3\n", 2, "'duplicates.exakt' is no rule", "did you mean 'duplicates.exact'?"),
     ('[[waivers]]\nrule = "a"\nreason = "b"\n\n[[waivers]]\nrule = "c"\n', 5, "[[waivers]]", ""),
+    ('[[waivers]]\nrule = "a"\nreason = "b"\nuntil = "soon"\n', 4, "until 'soon'", "--help"),
     ('[waivers]\nrule = "a"\nreason = "b"\n', 1, "[[waivers]]", "write it as [[waivers]]"),
     ('"presett" = "quick"\n', 1, "there is no option 'presett'", "did you mean 'preset'?"),
     ("preset = quick\n", None, "is not TOML: Invalid value (at line 1", "docs/configuration.md"),
