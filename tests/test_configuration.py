@@ -75,6 +75,7 @@ MISTAKES = [
     ('[techniques]\nmax_activation.steps = "few"\n', 2, "max_activation.steps 'few'", "reportgen techniques -v"),
     ("[findings]\nduplicates.exakt = 3\n", 2, "'duplicates.exakt' is no rule", "did you mean 'duplicates.exact'?"),
     ('[[waivers]]\nrule = "a"\nreason = "b"\n\n[[waivers]]\nrule = "c"\n', 5, "[[waivers]]", ""),
+    ('[[waivers]]\nrule = "a"\nreason = "b"\nuntil = "soon"\n', 4, "until 'soon'", "--help"),
     ('[waivers]\nrule = "a"\nreason = "b"\n', 1, "[[waivers]]", "write it as [[waivers]]"),
     ('"presett" = "quick"\n', 1, "there is no option 'presett'", "did you mean 'preset'?"),
     ("preset = quick\n", None, "is not TOML: Invalid value (at line 1", "docs/configuration.md"),
@@ -128,7 +129,7 @@ def test_values_as_toml_and_python_write_them(tmp_path: Path) -> None:
     assert Job.from_options({"input_size": 224, "target": 3}).target == ("3",)
 
 
-def test_the_schema_accepts_what_the_tool_accepts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_schema_is_that_of_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "--config"]) == 0
     schema: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert schema == json.loads(json.dumps(configuration_schema()))
@@ -138,7 +139,6 @@ def test_the_schema_accepts_what_the_tool_accepts(capsys: pytest.CaptureFixture[
     for waiver in table["waivers"]:
         waiver["until"] = waiver["until"].isoformat()
     validator.validate(table)
-    validator.validate({"input_size": "240x320", "mean": 0.5, "layers": "layer3,layer4", "labels": ["cat", "dog"]})
     assert set(schema["properties"]) == {name.replace("_", "-") for name in Job.model_fields}
     assert set(schema["properties"]["techniques"]["properties"]) == set(registry())
 
@@ -146,6 +146,21 @@ def test_the_schema_accepts_what_the_tool_accepts(capsys: pytest.CaptureFixture[
 def built(job: Job) -> None:
     check_limits(job, RULES)
     chosen(job)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input_size = '240x320'\nmean = 0.5\nlayers = 'layer3,layer4'\nlabels = ['cat', 'dog']\n",
+        "input-size = [240, 320]\nstd = [0.2, 0.3, 0.2]\ntarget = [3, 'true']\nchannels = [0, 10]\n",
+        "date = '2026-11-26'\ncache-size = 5\npythonpath = 'code'\narch-arg = {depth = 3}\n",
+        "[techniques.max_activation]\nmethods = 'robust'\nsteps = 4\n",
+        "techniques.max_activation.methods = ['robust']\nfindings.duplicates.near = 3\n",
+    ],
+)
+def test_the_schema_takes_what_the_tool_takes(tmp_path: Path, text: str) -> None:
+    jsonschema.Draft202012Validator(configuration_schema()).validate(tomllib.loads(text))
+    built(job_of(tmp_path, text))
 
 
 @pytest.mark.parametrize(

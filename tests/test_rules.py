@@ -23,6 +23,7 @@ def found(
     random: bool = False,
     skipped: tuple[str, ...] = (),
     labelled: bool = True,
+    unmatched: tuple[str, ...] = (),
     colormap: str = "inferno",
     **limits: float,
 ) -> dict[str, Finding]:
@@ -32,7 +33,7 @@ def found(
     resolution = SimpleNamespace(pipeline={"assumed": assumed}, model={**SOUND, **(model or {})}, random=random)
     subject = SimpleNamespace(model_name="model.pt")
     thresholds = {name.replace("__", "."): value for name, value in limits.items()}
-    told = subject_findings(subject, resolution, used, left_out, (), colormap, thresholds)  # type: ignore[arg-type]
+    told = subject_findings(subject, resolution, used, left_out, unmatched, colormap, thresholds)  # type: ignore[arg-type]
     assert len({one.rule for one in told}) == len(told)
     return {one.rule: one for one in told}
 
@@ -56,6 +57,8 @@ def test_a_sound_subject_gives_no_cause() -> None:
         ({"model": {"how": "recognised"}}, "model.recognised", "model", "info", 0),
         ({"model": {"how": "recognised", "candidates": ["resnetaa50"]}}, "model.recognised", "model", "notice", 1),
         ({"model": {"stray": ["a.weight", "b.weight"]}}, "model.stray_weights", "model", "notice", 2),
+        ({"model": {"replaced": ["own.Net"]}}, "model.replaced_classes", "model", "warning", 1),
+        ({"model": {"replaced": ["own.Net"], "how": "class"}}, "model.replaced_classes", "model", "info", 1),
         ({"random": True}, "model.random", "model", "warning", None),
         ({"model": {"safe": False}}, "model.trusted", "run", "notice", None),
         ({"skipped": (f"{UNANSWERED}: out of range",)}, "model.unanswered", "model", "warning", 1),
@@ -69,6 +72,12 @@ def test_what_was_made_so_is_told(made: dict[str, Any], rule: str, about: str, s
     assert (told[rule].about, told[rule].severity, told[rule].value) == (about, severity, value)
 
 
+def test_folders_that_are_called_like_no_class_are_counted() -> None:
+    told = found(labelled=False, unmatched=("cats", "dogs"))["images.unlabelled"]
+    assert "2 folders are called like no class" in str(told.detail)
+    assert "called like" not in str(found(labelled=False)["images.unlabelled"].detail)
+
+
 def test_files_that_are_no_images_are_no_fault() -> None:
     assert found(skipped=("not an image file",)) == {}
 
@@ -78,6 +87,7 @@ def test_files_that_are_no_images_are_no_fault() -> None:
     [
         ({"assumed": ("mean", "std")}, "preprocessing.assumed"),
         ({"model": {"stray": ["a.weight", "b.weight"]}}, "model.stray_weights"),
+        ({"model": {"replaced": ["own.Net", "own.Head"]}}, "model.replaced_classes"),
         ({"skipped": ("truncated", "truncated")}, "images.skipped"),
         ({"skipped": (f"{UNANSWERED}: x",) * 2}, "model.unanswered"),
     ],

@@ -115,53 +115,35 @@ def test_a_configuration_that_does_not_fit_is_not_believed(tmp_path: Path) -> No
 # transformers
 # -------------------------------------------------------------------------------------------------------
 
-TINY: dict[str, tuple[str, dict[str, Any]]] = {
-    "ViT": (
-        "ViT",
-        {
-            "hidden_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 48,
-            "image_size": 32,
-            "patch_size": 8,
-        },
-    ),
-    "DeiT": (
-        "DeiT",
-        {
-            "hidden_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 48,
-            "image_size": 32,
-            "patch_size": 8,
-        },
-    ),
-    "Beit": (
-        "Beit",
-        {
-            "hidden_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 48,
-            "image_size": 32,
-            "patch_size": 8,
-        },
-    ),
-    "ResNet": ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}),
-    "ConvNext": ("ConvNext", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}),
-    "Swin": (
-        "Swin",
-        {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "image_size": 32, "patch_size": 2},
-    ),
-    "MobileNetV2": ("MobileNetV2", {"depth_multiplier": 0.25}),
+VIT = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "image_size": 32,
+    "patch_size": 8,
 }
+TINY: dict[str, dict[str, Any]] = {
+    "ViT": VIT,
+    "DeiT": VIT,
+    "Beit": VIT,
+    "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    "ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    "Swin": {
+        "embed_dim": 8,
+        "depths": [1, 1],
+        "num_heads": [1, 2],
+        "window_size": 4,
+        "image_size": 32,
+        "patch_size": 2,
+    },
+    "MobileNetV2": {"depth_multiplier": 0.25},
+}
+"""Options of tiny models by the kind of model."""
 
 
-def tiny(name: str, **more: Any) -> nn.Module:
-    kind, options = TINY[name]
-    config = getattr(transformers, f"{kind}Config")(**options, **more)
+def tiny(kind: str, **more: Any) -> nn.Module:
+    config = getattr(transformers, f"{kind}Config")(**TINY[kind], **more)
     torch.manual_seed(0)
     model: nn.Module = getattr(transformers, f"{kind}ForImageClassification")(config)
     return enlivened(model, size=32)

@@ -9,16 +9,19 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import VisionTransformer
 from torchvision.models.swin_transformer import SwinTransformer
 
 import reportgen
+from reportgen.engine.attention import Attentions
 from reportgen.engine.passes import Counts, Passes
 from reportgen.engine.plan import merge
 from reportgen.engine.probe import EngineProbe
 from reportgen.engine.requests import Forward
-from reportgen.engine.resolution import Resolution
+from reportgen.engine.resolution import Attention, Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.errors import PassError
 from reportgen.techniques.class_activation import ROLLOUT, ClassActivation
 from reportgen.techniques.technique import NotApplicable
 from tests.networks import enlivened, noise
@@ -207,6 +210,70 @@ def test_windows_are_told_to_be_none() -> None:
 def test_rollout_alone_takes_no_backward() -> None:
     resolution = resolved(lively(timm_vit))
     assert ClassActivation(methods=(ROLLOUT,)).settled(resolution).needs(resolution) == (Forward(attention=True),)
+
+
+# single computations ------------------------------------------------------------------------------------------------
+
+KEPT = Attention(calls=1, tokens=9, prefix=0, grid=(3, 3), read=(4,))
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape) * shape[1]))
+
+
+@pytest.mark.parametrize(
+    ("key_heads", "options"),
+    [
+        (4, {}),
+        (4, {"is_causal": True}),
+        (4, {"attn_mask": drawn(9, 9) + 3 * torch.eye(9) > 0}),
+        (4, {"attn_mask": drawn(2, 1, 9, 9)}),
+        (4, {"attn_mask": drawn(1, 1, 9, 9)}),
+        (4, {"scale": 0.1}),
+        (2, {"enable_gqa": True}),
+    ],
+    ids=["plain", "causal", "mask", "mask of each image", "mask of all images", "scale", "shared keys"],
+)
+def test_what_the_fused_kernel_keeps_to_itself(key_heads: int, options: dict[str, Any]) -> None:
+    """Values that are the identity make it tell its weights."""
+    query, key = drawn(2, 4, 9, 6), drawn(2, key_heads, 9, 6)
+    with Attentions(KEPT) as caught:
+        weights = functional.scaled_dot_product_attention(
+            query, key, torch.eye(9).expand(2, key_heads, 9, 9), **options
+        ).mean(dim=1)
+    expected = (weights + torch.eye(9))[:, 4].reshape(2, 3, 3) / 2
+    assert float((caught.rollout() - expected).abs().max()) <= 1e-6
+
+
+def test_projections_of_keys_of_another_width() -> None:
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(8, 2, kdim=5, vdim=5, batch_first=True).eval()
+    tokens, others = drawn(2, 9, 8), drawn(2, 9, 5)
+    with torch.no_grad(), Attentions(KEPT) as caught:
+        _made, weights = layer(tokens, others, others)
+    expected = (weights + torch.eye(9))[:, 4].reshape(2, 3, 3) / 2
+    assert float((caught.rollout() - expected).abs().max()) <= 1e-6
+
+
+@pytest.mark.parametrize("calls", [0, 2])
+def test_attention_that_goes_another_way_is_no_rollout(calls: int) -> None:
+    x = drawn(2, 4, 9, 6)
+    with Attentions(KEPT) as caught:
+        for _call in range(calls):
+            functional.scaled_dot_product_attention(x, x, x)
+    with pytest.raises(PassError, match="another way"):
+        caught.rollout()
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"), [({}, {"attn_mask": torch.zeros(9, 9)}), ({"add_zero_attn": True}, {})], ids=["mask", "zeros"]
+)
+def test_what_changes_the_weights_of_a_layer_is_not_read(made: dict[str, Any], asked: dict[str, Any]) -> None:
+    layer = nn.MultiheadAttention(8, 2, batch_first=True, **made).eval()
+    x = drawn(2, 9, 8)
+    with Attentions() as caught:
+        layer(x, x, x, **asked)
+    assert caught.shapes == []
 
 
 # maps by tokens -----------------------------------------------------------------------------------------------------
