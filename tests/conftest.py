@@ -19,7 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What a test run can be asked to do besides, or more of."""
     parser.addoption("--rewrite-golden", action="store_true", help="write the documents in tests/report/golden anew")
     parser.addoption("--kills", type=int, default=4, help="runs that are killed at a random moment (%(default)s)")
-    parser.addoption("--every-write", action="store_true", help="kill a run at each of its writes, damage each entry, not a few")
+    parser.addoption(
+        "--every-write", action="store_true", help="kill a run at each of its writes, damage each entry, not a few"
+    )
     parser.addoption("--demo-kills", type=int, default=0, help="runs of the demo that are killed, minutes each (none)")
     parser.addoption("--demo-preset", default="standard", help="how much of the demo they do (%(default)s)")
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from reportgen.cli import main
 from reportgen.errors import ModelFileError
-from reportgen.inspection import inspect, words
+from reportgen.inspection import inspect, inspect_file, words
 from tests.networks import lively, noise
 
 
@@ -160,6 +160,27 @@ def test_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     assert "weights there   ema, raw" in words(found)
     assert "beside          epoch=7, best_acc1=71.5, version=2" in words(found)
+    marked = [line.split()[1] for line in words(found).splitlines() if line.startswith("  * ") and " × " in line]
+    assert sorted(marked) == sorted(found["default_layers"])
+
+
+def test_long_lists_are_cut_on_the_terminal() -> None:
+    assert words({"labels": list("abcdefgh")}) == "labels          a, b, c, d, e, f, g, h"
+    assert words({"labels": list("abcdefghi")}) == "labels          a, b, c, d, e, f, g, h, … (9)"
+
+
+def test_weights_in_several_files_are_told_as_one_model(tmp_path: Path) -> None:
+    state = lively("squeezenet1_1", classes=3).state_dict()
+    half = len(state) // 2
+    names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    for name, part in zip(names, (list(state)[:half], list(state)[half:]), strict=True):
+        save_file({key: state[key] for key in part}, tmp_path / name)
+    placed = {key: names[number >= half] for number, key in enumerate(state)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+    found = inspect_file(tmp_path)
+    assert set(found["files"]) == {*names, "model.safetensors.index.json"}
+    assert found["size"] == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert found["architecture"] == "torchvision:squeezenet1_1"
 
 
 def test_candidates_where_the_weights_do_not_tell(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import reportgen
 from reportgen.cli import main
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError
 from reportgen.inspection import inspect_file
+from reportgen.subject import hub
 from reportgen.subject.hub import beside, settings_of, weights_of
 from reportgen.subject.live import live_facts
 from reportgen.subject.model_facts import ModelFacts
@@ -377,7 +378,7 @@ def test_inspecting_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_which_file_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="holds no weights"):
         weights_of(tmp_path)
-    for name in ("optimizer.pt", "a.pt"):
+    for name in ("optimizer.pt", "other-00001-of-00002.pt", "a.pt"):
         (tmp_path / name).touch()
     assert weights_of(tmp_path).name == "a.pt"
     (tmp_path / "b.pth").touch()
@@ -388,7 +389,7 @@ def test_which_file_of_a_folder(tmp_path: Path) -> None:
     assert weights_of(tmp_path / "a.pt") == tmp_path / "a.pt"
 
 
-def test_a_configuration_speaks_of_the_weights_it_came_with(tmp_path: Path) -> None:
+def test_a_configuration_speaks_of_the_weights_it_came_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
     (tmp_path / "a.pt").touch()
     assert settings_of(tmp_path / "a.pt").of_timm
@@ -398,6 +399,10 @@ def test_a_configuration_speaks_of_the_weights_it_came_with(tmp_path: Path) -> N
     assert [file.name for file in beside(tmp_path / "model.safetensors")] == ["config.json"]
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ModelFileError, match=r"'config\.json' beside the weights is damaged"):
+        settings_of(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    monkeypatch.setattr(hub, "_MOST_JSON", 20)
+    with pytest.raises(ModelFileError, match="damaged"):
         settings_of(tmp_path / "model.safetensors")
 
 
