@@ -132,8 +132,7 @@ class _Recorder:
         # scripted modules accept no hooks
         self._names = {part: name for part, name in named if not isinstance(part, torch.jit.ScriptModule)}
         for part in self._names:
-            if not isinstance(part, torch.jit.ScriptModule):  # which takes no hooks
-                self._handles.append(part.register_forward_hook(self._see))
+            self._handles.append(part.register_forward_hook(self._see))
 
     def _see(self, module: nn.Module, _args: object, output: object) -> object:
         with self._successions.unwatched():
