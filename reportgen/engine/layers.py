@@ -362,12 +362,13 @@ def _times(expected: Tensor, scores: Tensor) -> float | None:
     return times if alike else None
 
 
-def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
+def default_layers(layers: Sequence[Layer], outputs: int) -> tuple[str, ...]:
     """For each resolution above 1×1 the outermost module with that output, and the last of these; the five deepest.
 
-    Modules that only pass on what they get (dropout, pooling) do not count where another stands beside them; modules
-    on whose maps no class score depends are looked through, and so are lists of modules, which nobody calls. What is
-    inside attention (queries, keys, weights) is no state of positions or tokens: it counts where nothing else does.
+    Modules that only pass on what they get (dropout, pooling) do not count where another stands beside them, and
+    neither do classifiers of single positions, which return `outputs` scores for each; modules on whose maps no class
+    score depends are looked through, and so are lists of modules, which nobody calls. What is inside attention
+    (queries, keys, weights) is no state of positions or tokens: it counts where nothing else does.
     """
     called = {layer.name for layer in layers if layer.order >= 0}
     blind = {layer.name for layer in layers if not layer.explains}
@@ -378,12 +379,13 @@ def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
     outside = [layer for layer in usable if attention.isdisjoint(_around(layer.name))]
     for layer in outside or usable:
         hidden = sum(name in blind or name not in called for name in _around(layer.name))
-        passes_on = any(word in layer.type for word in _TRANSPARENT)
-        rank = (layer.depth - hidden, passes_on, -layer.order, layer.name)
+        classifies = layer.type in ("Linear", "Conv2d") and layer.shape[0] == outputs
+        beside = classifies or any(word in layer.type for word in _TRANSPARENT)
+        rank = (layer.depth - hidden, beside, -layer.order, layer.name)
         if layer.resolution not in best or rank < best[layer.resolution]:
             best[layer.resolution] = rank
     ordered = sorted(best.values(), key=lambda rank: -rank[2])
-    return tuple(name for _depth, _passes_on, _order, name in ordered)[-MOST_DEFAULTS:]
+    return tuple(name for _depth, _beside, _order, name in ordered)[-MOST_DEFAULTS:]
 
 
 def _attends(word: str) -> bool:

@@ -80,7 +80,7 @@ def resolve(
         output_kind=seen.kind,
         parameters=parameters,
         layers=seen.layers if tappable else (),
-        defaults=default_layers(seen.layers) if tappable else (),
+        defaults=default_layers(seen.layers, seen.outputs) if tappable else (),
         blocks=blocks(seen.layers) if tappable else (),
         head=seen.head if tappable else None,
         numerics={**numerics(where, batch_size, height * width, precision), "folded": tappable and bool(seen.folds)},
