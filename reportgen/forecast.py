@@ -86,7 +86,8 @@ def words(job: Job, subject: Subject, made: Blueprint, store: Store, spent: Mapp
         f"about {seconds / 60:.1f} minutes of passes and {_megabytes(made, wanted, lacking):.0f} MB in the store"
     )
     if spent["forward"]["batches"]:
-        lines.append("one forward of two images of noise was run to learn the layers; it is stored")
+        run = _passes(spent["forward"]["batches"], spent["forward"]["samples"])
+        lines.append(f"{run} of noise, run to learn the layers and stored")
     return "\n".join(lines)
 
 
