@@ -10,8 +10,9 @@ from torch import nn
 
 from reportgen.engine.device import choose_device, is_out_of_memory, numerics
 from reportgen.engine.layers import IMAGES, blocks, default_layers, discover
-from reportgen.engine.passes import Counts, prepared
+from reportgen.engine.passes import prepared
 from reportgen.engine.resolution import Resolution
+from reportgen.engine.trace import Counts
 from reportgen.errors import LabelsError, OutOfMemory, PassError, ReportgenError
 
 

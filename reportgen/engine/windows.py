@@ -9,8 +9,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import INPUT, Rule, Units
+from reportgen.engine.trace import Trace
 from reportgen.errors import PassError
 
 _MARGIN: Final = 3

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from reportgen.engine.device import numerics
 from reportgen.engine.layers import blocks, default_layers, discover, read_layout
-from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.passes import Passes
 from reportgen.engine.resolution import Layer, choose_channels
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.errors import LayerError, PassError
 from tests.networks import enlivened, lively, noise
 

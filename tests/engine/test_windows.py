@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.engine.folding import Folding
-from reportgen.engine.passes import Counts, Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts, Trace
 from reportgen.engine.windows import Projector, Window, window_of
 from tests.networks import enlivened, lively, noise
 

@@ -13,12 +13,13 @@ from torchvision.models import VisionTransformer
 from torchvision.models.swin_transformer import SwinTransformer
 
 import reportgen
-from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.passes import Passes
 from reportgen.engine.plan import merge
 from reportgen.engine.probe import EngineProbe
 from reportgen.engine.requests import Forward
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.techniques.class_activation import ROLLOUT, ClassActivation
 from reportgen.techniques.technique import NotApplicable
 from tests.networks import enlivened, noise
