@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from reportgen.engine.plan import Planned, settle
 from reportgen.engine.resolution import Resolution
+from reportgen.entry import canonical
 from reportgen.errors import OutOfMemory
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
 from reportgen.rules import RULES
-from reportgen.store import Store, canonical
+from reportgen.store import Store
 from reportgen.subject.images import shown
 from reportgen.subject.labels import read_labels
 from reportgen.subject.subject import Subject
