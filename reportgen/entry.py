@@ -169,8 +169,11 @@ def array_in(path: Path, key: str, name: str) -> tuple[Array, Mapping[str, Any]]
         return None
 
 
-def kind_in(path: Path) -> str:
-    """What kind of entry a file says that it is. Raises OSError, ValueError."""
-    with path.open("rb") as file:
-        header = _read_header(file)
-    return str(json.loads(header["__metadata__"]["facts"]).get("kind", "other"))
+def kind_in(path: Path) -> str | None:
+    """What kind of entry a file says that it is; None where it is no entry."""
+    try:
+        with path.open("rb") as file:
+            header = _read_header(file)
+        return str(json.loads(header["__metadata__"]["facts"]).get("kind", "other"))
+    except _NOT_SOUND:
+        return None

@@ -218,10 +218,9 @@ class Store:
         size: Counter[str] = Counter()
         for key in self.keys():
             path = self.path(key)
-            try:
-                kind, length = kind_in(path), path.stat().st_size
-            except (OSError, ValueError):
-                kind, length = "damaged", 0
+            kind, length = kind_in(path) or "damaged", 0
+            with contextlib.suppress(OSError):
+                length = path.stat().st_size
             count[kind] += 1
             size[kind] += length
         return {
