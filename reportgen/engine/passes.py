@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from reportgen.engine.attention import Attentions
 from reportgen.engine.device import reduced
 from reportgen.engine.folding import Folding, Way
-from reportgen.engine.layers import as_maps
+from reportgen.engine.layout import as_maps
 from reportgen.engine.nested import exchanged, first_tensor
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, scores_of
 from reportgen.engine.requests import INPUT

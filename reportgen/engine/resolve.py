@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from reportgen.engine.defaults import blocks, default_layers
 from reportgen.engine.device import choose_device, is_out_of_memory, numerics
-from reportgen.engine.layers import IMAGES, blocks, default_layers, discover
+from reportgen.engine.layers import IMAGES, discover
 from reportgen.engine.passes import prepared
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.trace import Counts

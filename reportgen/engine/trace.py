@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reportgen.engine.attention import Attentions
 from reportgen.engine.device import is_out_of_memory
-from reportgen.engine.layers import as_maps
+from reportgen.engine.layout import as_maps
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.rules import CurrentRule, Followed

@@ -9,8 +9,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from reportgen.engine.defaults import blocks, default_layers
 from reportgen.engine.device import numerics
-from reportgen.engine.layers import blocks, default_layers, discover, read_layout
+from reportgen.engine.layers import discover
+from reportgen.engine.layout import read_layout
 from reportgen.engine.passes import Passes
 from reportgen.engine.resolution import Layer, choose_channels
 from reportgen.engine.resolve import resolve
