@@ -6,7 +6,6 @@ A field's metadata says in which group of ``--help`` it stands and how its flag 
 from __future__ import annotations
 
 import datetime
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from reportgen.errors import UsageError
+from reportgen.errors import UsageError, nearest
 from reportgen.figures.contrast import LEAST, WHITE, contrast
 from reportgen.findings import Waiver
 from reportgen.language import Language
@@ -238,7 +237,9 @@ class Job(BaseModel):
         """The job with these options; the others keep their defaults."""
         unknown = [name for name in options if name not in cls.model_fields]
         if unknown:
-            raise UsageError(f"there is no option {unknown[0]!r}", _nearest(unknown[0], cls.model_fields))
+            raise UsageError(
+                f"there is no option {unknown[0]!r}", nearest(unknown[0], cls.model_fields, "see reportgen --help")
+            )
         try:
             return cls.model_validate(dict(options))
         except ValidationError as error:
@@ -290,11 +291,6 @@ def flag_of(name: str) -> str:
     extra = Job.model_fields[name].json_schema_extra
     own = extra.get("flag") if isinstance(extra, dict) else None
     return table_of(name) or "--" + str(own or name).replace("_", "-")
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "see reportgen --help"
 
 
 def _without_folders(value: Any) -> Any:
