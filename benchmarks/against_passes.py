@@ -30,10 +30,11 @@ import reportgen
 from reportgen.engine.ascent import Ascents
 from reportgen.engine.folding import Folding
 from reportgen.engine.local import Sight, Worker
-from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.passes import Passes
 from reportgen.engine.plan import plan_examination, settle
 from reportgen.engine.requests import INPUT, Ascent
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.store import Store
 from reportgen.subject.preprocessing import Pipeline
 from reportgen.techniques.class_activation import ClassActivation

@@ -190,9 +190,10 @@ class Bench:
 
         from reportgen.engine.ascent import Ascents
         from reportgen.engine.folding import Folding
-        from reportgen.engine.passes import Counts, Passes
+        from reportgen.engine.passes import Passes
         from reportgen.engine.requests import Ascent
         from reportgen.engine.resolve import resolve
+        from reportgen.engine.trace import Counts
         from reportgen.store import Store
         from reportgen.subject.preprocessing import Pipeline
 

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 import reportgen
+from reportgen.entry import Opened
 from reportgen.errors import EntryVanished
 from reportgen.figures.figure import Colorbar, Figure, Panel, Picture, Row
 from reportgen.figures.formula import formula_svg
 from reportgen.findings import Finding
-from reportgen.store import Array, Opened, Store, key_of
+from reportgen.store import Array, Store, key_of
 from reportgen.text import Message
 from reportgen.versions import DRAWINGS, PAGES, versions_of
 

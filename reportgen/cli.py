@@ -348,7 +348,8 @@ def _cache(given: list[str]) -> int:
     parser.add_argument("--cache-size", metavar="SIZE", default="0", help="prune: what may stay (0)")
     parser.add_argument("-v", "--verbose", action="store_true")
     flags = parser.parse_args(given)
-    from reportgen.job import Job, as_bytes
+    from reportgen.job import Job
+    from reportgen.option_types import as_bytes
     from reportgen.pipeline import cache_directory
     from reportgen.store import Store
 

@@ -6,7 +6,6 @@ with hyphens or underscores.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reportgen.errors import UsageError
+from reportgen.errors import UsageError, nearest
 from reportgen.job import PATHS, RUNS_CODE, Job, table_of
 from reportgen.text import line
 
@@ -114,7 +113,9 @@ def _check(file: _File, options: Mapping[str, Any]) -> None:
     """Every option by itself, so that the message can name its line."""
     for name, value in options.items():
         if name not in Job.model_fields:
-            raise file.wrong((name,), f"there is no option {name!r}", _nearest(name))
+            known = [field.replace("_", "-") for field in Job.model_fields]
+            remedy = nearest(name.replace("_", "-"), known, "reportgen --help lists the options")
+            raise file.wrong((name,), f"there is no option {name!r}", remedy)
         try:
             Job.from_options({name: value})
         except UsageError as error:
@@ -153,11 +154,6 @@ def _inside(name: str, value: Any, error: UsageError) -> Where:
                 key = next((key for key in keys if f" {key} " in f" {error.thing} "), None)
                 return (name, number, key) if key else (name, number)
     return (name,)
-
-
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, Job.model_fields, n=1)
-    return f"did you mean {close[0].replace('_', '-')!r}?" if close else "reportgen --help lists the options"
 
 
 def _plain(part: str | int) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from reportgen import rules, summary
 from reportgen.album import digest_of_module, drawn
+from reportgen.blueprint import Blueprint
 from reportgen.clock import reproducible, today
 from reportgen.engine.plan import Planned, bucket_of, looks_only
 from reportgen.engine.shards import blocks
@@ -23,9 +24,11 @@ from reportgen.figures.tiles import photograph
 from reportgen.findings import Finding, gathered, waived, worst_first
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
+from reportgen.pictures import ORIGINAL_SIDE, Pictures
 from reportgen.report.document import Document, Exhibit, Section, Style
 from reportgen.report.facts import Listed
-from reportgen.steps import ORIGINAL_SIDE, Blueprint, Examined, Pictures, Scanned
+from reportgen.scanned import Scanned
+from reportgen.steps import Examined
 from reportgen.store import Array, Store, key_of
 from reportgen.subject.subject import Subject
 from reportgen.techniques.predictions import Predictions

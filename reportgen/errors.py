@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 from reportgen.text import line
@@ -85,3 +87,9 @@ class EntryVanished(ReportgenError):
 
     def __init__(self) -> None:
         super().__init__("stored tensors keep vanishing while they are used", "give --cache-dir a directory of its own")
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The remedy for a name that is none of the `known` ones: that which is most like it, else `otherwise`."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else otherwise

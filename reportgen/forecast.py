@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from reportgen import steps
+from reportgen.blueprint import Blueprint
 from reportgen.engine.plan import Planned, about_model, plan_examination
 from reportgen.engine.requests import Ascent, Backward
 from reportgen.engine.sampling import Sampling, plan_sampling
 from reportgen.job import Job
+from reportgen.scanned import read_scan
 from reportgen.store import Store
 from reportgen.subject.subject import Subject
 from reportgen.techniques.technique import Case
@@ -21,7 +23,7 @@ ROW_BYTES = 24
 """What a scan keeps of an image for a channel of a layer it looks at, at most: six numbers."""
 
 
-def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent: Mapping[str, Any]) -> str:
+def words(job: Job, subject: Subject, made: Blueprint, store: Store, spent: Mapping[str, Any]) -> str:
     """The plan of a run, a few lines; bounds where the scan would decide.
 
     Args:
@@ -47,7 +49,7 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
         batches = -(-tried // made.batch)
         lines.append(f"3 swap     {tried} labelled images with red and blue exchanged: {_passes(batches, tried)}")
     exact = lacking == 0
-    wanted = min(steps.wanted_exhibits(job), len(digests))
+    wanted = min(job.preset_values.exhibits, len(digests))
     if exact:
         batches, images, backwards, missing, stored = _exactly(job, subject, made, store, shards)
         lines.append(
@@ -84,11 +86,12 @@ def words(job: Job, subject: Subject, made: steps.Blueprint, store: Store, spent
         f"about {seconds / 60:.1f} minutes of passes and {_megabytes(made, wanted, lacking):.0f} MB in the store"
     )
     if spent["forward"]["batches"]:
-        lines.append("one forward of two images of noise was run to learn the layers; it is stored")
+        run = _passes(spent["forward"]["batches"], spent["forward"]["samples"])
+        lines.append(f"{run} of noise, run to learn the layers and stored")
     return "\n".join(lines)
 
 
-def _ascents(made: steps.Blueprint, store: Store) -> tuple[int, float]:
+def _ascents(made: Blueprint, store: Store) -> tuple[int, float]:
     """Steps in full batches that are at most ahead, and how many whole ones at the model's own size cost as much."""
     shorter = min(made.resolution.pipeline["size"])
     last = max((one.order for one in made.resolution.layers), default=1)
@@ -104,19 +107,17 @@ def _ascents(made: steps.Blueprint, store: Store) -> tuple[int, float]:
 
 
 def _exactly(
-    job: Job, subject: Subject, made: steps.Blueprint, store: Store, shards: Mapping[str, Any]
+    job: Job, subject: Subject, made: Blueprint, store: Store, shards: Mapping[str, Any]
 ) -> tuple[int, int, int, int, int]:
-    scanned = steps.read_scan(job, subject, made, shards)
+    scanned = read_scan(job, subject, made, shards)
     examination = plan_examination(made.planned, scanned.cases, store, made.batch)
     return (*examination.passes(made.batch), examination.missing, examination.stored)
 
 
-def _sampling(
-    job: Job, subject: Subject, made: steps.Blueprint, store: Store, shards: Mapping[str, Any] | None
-) -> Sampling:
+def _sampling(job: Job, subject: Subject, made: Blueprint, store: Store, shards: Mapping[str, Any] | None) -> Sampling:
     """What is measured; where the scan decides which images, as if nothing about them were stored."""
     if shards is not None:
-        return plan_sampling(made.planned, steps.read_scan(job, subject, made, shards).sample, store, made.batch)
+        return plan_sampling(made.planned, read_scan(job, subject, made, shards).sample, store, made.batch)
     count = min(job.preset_values.sample, len({image.digest for image in subject.images}))
     return plan_sampling(made.planned, [Case("", "", (0,), (), place) for place in range(count)], store, made.batch)
 
@@ -134,7 +135,7 @@ def _line(planned: Planned, store: Store) -> str:
     return f"  {planned.name:17} {kept}{': ' + layers if layers else ''}"
 
 
-def _megabytes(made: steps.Blueprint, wanted: int, lacking: int) -> float:
+def _megabytes(made: Blueprint, wanted: int, lacking: int) -> float:
     """Upper bound of what the exhibits and filters take: inputs, and for every technique one map a channel and
     layer; and of rows of the images that the scan lacks.
     """

@@ -17,7 +17,8 @@ from reportgen.subject.subject import Subject
 
 if TYPE_CHECKING:
     from reportgen.engine.local import Prepare, Worker
-    from reportgen.engine.passes import Counts, Passes
+    from reportgen.engine.passes import Passes
+    from reportgen.engine.trace import Counts
     from reportgen.subject.trusted import Opened
 
 
@@ -99,7 +100,7 @@ class Laboratory:
     def counts(self) -> Counts:
         """How often the model was called."""
         if self._counts is None:
-            from reportgen.engine.passes import Counts
+            from reportgen.engine.trace import Counts
 
             self._counts = Counts()
         return self._counts

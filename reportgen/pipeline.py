@@ -1,4 +1,4 @@
-"""The six steps of an audit. What happens in each stands in `reportgen.steps`."""
+"""The six steps of an audit. `CONTRIBUTING.md` says where each of them stands."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from reportgen import forecast, steps
+from reportgen import blueprint, forecast, steps
 from reportgen.drawing import draw
 from reportgen.errors import EntryVanished, OutOfMemory
 from reportgen.house import style_of
 from reportgen.job import Job
 from reportgen.laboratory import Laboratory
+from reportgen.pictures import Pictures
 from reportgen.progress import Progress
 from reportgen.result import Report
 from reportgen.store import Store, key_of
@@ -65,7 +66,7 @@ def audit(
         Laboratory(subject, job, store, threads) as laboratory,
     ):
         with timed(timings, "plan"):
-            made = steps.resolve(job, subject, store, laboratory)
+            made = blueprint.resolve(job, subject, store, laboratory)
         progress.step(2, "plan", f"{made.resolution.model['architecture']}; {len(made.shown)} techniques")
 
         for attempt in range(ATTEMPTS + 64):  # memory is halved as often as it takes
@@ -78,7 +79,7 @@ def audit(
                     document = draw(job, subject, made, scanned, examined, store, laboratory, timings, command, style)
                 break
             except OutOfMemory:
-                made = steps.halved(made, job, subject, store)
+                made = blueprint.halved(made, job, subject, store)
                 progress.note(f"memory ran out: going on with {made.batch} images a pass")
             except EntryVanished:
                 store.suspicious = True
@@ -91,7 +92,7 @@ def audit(
     for notice in store.notices:
         progress.note(notice)
     store.close()
-    pictures = steps.Pictures(subject, made.resolution, store, threads)
+    pictures = Pictures(subject, made.resolution, store, threads)
     report = Report(document, made, scanned, store, pictures, progress, traced)
     if job.figures is not None:
         report.write_figures(job.figures)
@@ -106,7 +107,7 @@ def foresee(model: Any, images: Any, job: Job) -> str:
     threads = job.jobs or os.cpu_count() or 1
     subject = load(model, images, job, store, threads)
     with importable(job.pythonpath), Laboratory(subject, job, store, threads) as laboratory:
-        made = steps.resolve(job, subject, store, laboratory)
+        made = blueprint.resolve(job, subject, store, laboratory)
         try:
             return forecast.words(job, subject, made, store, laboratory.pass_facts)
         except EntryVanished:

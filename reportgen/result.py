@@ -18,7 +18,9 @@ from reportgen.report.document import Document
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reportgen.steps import Blueprint, Pictures, Scanned
+    from reportgen.blueprint import Blueprint
+    from reportgen.pictures import Pictures
+    from reportgen.scanned import Scanned
     from reportgen.store import Array, Store
     from reportgen.techniques.technique import Case, Technique
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import tempfile
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
-
+from reportgen.entry import Array as Array
+from reportgen.entry import Entry, Opened, array_in, canonical, decode, digest_in, digest_of, encode, kind_in
 from reportgen.errors import StoreError
 
 if TYPE_CHECKING:
@@ -35,66 +32,12 @@ if TYPE_CHECKING:
 SCHEMA = 2
 """Part of every key: entries of another layout are never looked at."""
 
-Array = npt.NDArray[Any]
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds tensors that reportgen can compute again.\n"
-
-
-def canonical(value: Any) -> str:
-    """JSON that is the same for equal values: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def key_of(kind: str, **parts: Any) -> str:
     """The key of an entry: SHA-256 over the schema, the kind of entry and everything its content depends on."""
     return hashlib.sha256(canonical({"schema": SCHEMA, "kind": kind, **parts}).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one key holds.
-
-    Attributes:
-        arrays: the tensors by name.
-        facts: JSON values stored beside them (provenance, errors, names).
-    """
-
-    arrays: Mapping[str, Array]
-    facts: Mapping[str, Any]
-
-
-class Opened:
-    """An entry read one array at a time, safe for several threads.
-
-    The file stays open as long as this object lives, so that what is removed meanwhile can still be read.
-
-    Args:
-        file: of an entry that was found to be sound, closed here; None for one in `memory`.
-    """
-
-    def __init__(self, file: BinaryIO | None, memory: Mapping[str, Array]) -> None:
-        self._file: BinaryIO | None = None
-        self._memory = memory
-        self._lock = threading.Lock()
-        self._header: dict[str, Any] = {}
-        self._begin = 0
-        if file is not None:
-            # A descriptor of its own: a file object that is collected in a cycle complains of not having been closed,
-            # whatever `__del__` would have done.
-            descriptor = os.dup(file.fileno())
-            file.close()
-            weakref.finalize(self, os.close, descriptor)
-            self._file = os.fdopen(descriptor, "rb", closefd=False)
-            self._header = _read_header(self._file)
-            self._begin = self._file.tell()
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one array. Raises KeyError, OSError."""
-        if self._file is None:
-            return self._memory[name].tobytes()
-        start, end = self._header[name]["data_offsets"]
-        with self._lock:
-            self._file.seek(self._begin + start)
-            return self._file.read(end - start)
 
 
 @dataclass
@@ -213,36 +156,19 @@ class Store:
             entry = self.get(key)
             return None if entry is None else (entry.arrays[name], entry.facts)
         path = self.path(key)
-        try:
-            with path.open("rb") as file:
-                header = _read_header(file)
-                start, end = header[name]["data_offsets"]
-                file.seek(start, os.SEEK_CUR)
-                array = np.frombuffer(file.read(end - start), np.uint8).reshape(header[name]["shape"])
-                metadata = header["__metadata__"]
-                if not _vouched(metadata, key) or json.loads(metadata["marks"])[name] != _mark(name, array):
-                    return None
-                facts = json.loads(metadata["facts"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-        _touch(path)
-        return array, facts
+        found = array_in(path, key, name)
+        if found is not None:
+            _touch(path)
+        return found
 
     def digest(self, key: str) -> str | None:
         """Digest of what the entry of `key` holds, as its header tells it; None where there is none."""
         if key in self._memory:
-            entry = self._memory[key]
-            return _digest(key, canonical(entry.facts), _marks(entry.arrays))
+            return digest_of(self._memory[key], key)
         path = self.path(key)
-        try:
-            with path.open("rb") as file:
-                metadata = _read_header(file)["__metadata__"]
-            if not _vouched(metadata, key):
-                return None
-            told = str(metadata["digest"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-        _touch(path)
+        told = digest_in(path, key)
+        if told is not None:
+            _touch(path)
         return told
 
     def _believed(self, key: str) -> tuple[Entry, BinaryIO] | None:
@@ -257,7 +183,7 @@ class Store:
                 path.unlink()
             return None
         try:
-            entry = _decode(file.read(), key)
+            entry = decode(file.read(), key)
         except (OSError, ValueError):
             file.close()
             with contextlib.suppress(OSError):
@@ -272,7 +198,7 @@ class Store:
         path = self.path(key)
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            _write(path, _encode(entry, key))
+            _write(path, encode(entry, key))
             self._written += 1
         except OSError as error:
             self._memory[key] = entry
@@ -292,10 +218,9 @@ class Store:
         size: Counter[str] = Counter()
         for key in self.keys():
             path = self.path(key)
-            try:
-                kind, length = _kind(path), path.stat().st_size
-            except (OSError, ValueError):
-                kind, length = "damaged", 0
+            kind, length = kind_in(path) or "damaged", 0
+            with contextlib.suppress(OSError):
+                length = path.stat().st_size
             count[kind] += 1
             size[kind] += length
         return {
@@ -335,75 +260,9 @@ class Store:
         return entries, freed
 
 
-def _mark(name: str, array: Array) -> str:
-    """Digest of an array: of its name, type, shape and bytes."""
-    array = np.asarray(array, order="C")
-    digest = hashlib.sha256(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-    digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _marks(arrays: Mapping[str, Array]) -> str:
-    return canonical({name: _mark(name, array) for name, array in arrays.items()})
-
-
-def _digest(key: str, facts: str, marks: str) -> str:
-    """Over everything in an entry: over the digests of its arrays, so that one array can be read and believed alone."""
-    return hashlib.sha256(f"{key}\0{facts}\0{marks}".encode()).hexdigest()
-
-
-def _vouched(metadata: Mapping[str, str], key: str) -> bool:
-    """Whether the header of an entry is what was written under `key`. Raises KeyError."""
-    return metadata["key"] == key and metadata["digest"] == _digest(key, metadata["facts"], metadata["marks"])
-
-
-def _encode(entry: Entry, key: str) -> bytes:
-    from safetensors.numpy import save
-
-    arrays = {name: np.asarray(array, order="C") for name, array in entry.arrays.items()}
-    facts, marks = canonical(entry.facts), _marks(arrays)
-    told = {"key": key, "facts": facts, "marks": marks, "digest": _digest(key, facts, marks)}
-    return save(arrays, metadata=told)
-
-
-def _header(data: bytes) -> dict[str, Any]:
-    length = int.from_bytes(data[:8], "little")
-    if not 2 <= length <= 100_000_000:
-        raise ValueError("not a safetensors header")
-    return dict(json.loads(data[8 : 8 + length]))
-
-
-def _read_header(file: BinaryIO) -> dict[str, Any]:
-    """The header of a file, whose arrays it is left at. Raises OSError, ValueError."""
-    file.seek(0)
-    head = file.read(8)
-    return _header(head + file.read(min(int.from_bytes(head, "little"), 100_000_000)))
-
-
 def _touch(path: Path) -> None:
     with contextlib.suppress(OSError):
         os.utime(path)  # "oldest" means longest unused
-
-
-def _kind(path: Path) -> str:
-    with path.open("rb") as file:
-        header = _read_header(file)
-    return str(json.loads(header["__metadata__"]["facts"]).get("kind", "other"))
-
-
-def _decode(data: bytes, key: str) -> Entry:
-    """Raises ValueError for whatever is not exactly what was written under `key`."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        metadata = _header(data)["__metadata__"]
-        arrays = load(data)
-        if not _vouched(metadata, key) or metadata["marks"] != _marks(arrays):
-            raise ValueError("the entry is not what was written")
-        return Entry(arrays, json.loads(metadata["facts"]))
-    except (SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
 
 
 def _write(path: Path, data: bytes) -> None:

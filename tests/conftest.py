@@ -17,7 +17,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What a test run can be asked to do besides, or more of."""
-    parser.addoption("--rewrite-golden", action="store_true", help="write the documents in tests/report/golden anew")
+    parser.addoption("--rewrite-golden", action="store_true", help="write the golden documents and counts anew")
     parser.addoption("--kills", type=int, default=4, help="runs that are killed at a random moment (%(default)s)")
     parser.addoption(
         "--every-write", action="store_true", help="kill a run at each of its writes, damage each entry, not a few"

@@ -102,6 +102,7 @@ def test_plan_agrees_with_the_run(subject: Path, tmp_path: Path, capsys: pytest.
     # five files: two have the same bytes, one is broken, which only decoding tells
     assert "3 scan     4 images, 0 stored: 1 forward of 4 images" in plan
     assert "at most 1 forward of 4 images, 1 backward" in plan
+    assert plan.rstrip().endswith("1 forward of 2 images of noise, run to learn the layers and stored")
     assert run(subject, "-q", "-o", str(tmp_path / "r.json")) == 0
     passes = json.loads((tmp_path / "r.json").read_text())["passes"]
     assert passes == {"forward": {"batches": 2, "samples": 7}, "backward": {"batches": 1, "samples": 4}}

@@ -132,6 +132,15 @@ def test_what_is_read_alone_is_believed_by_itself(tmp_path: Path) -> None:
     assert store.digest(key) is not None
 
 
+@pytest.mark.parametrize("header", [b"{}", b"[]", b'{"__metadata__":{"facts":"[]"}}', b"no JSON"])
+def test_a_file_that_is_no_entry_is_counted_as_damaged(header: bytes, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(key_of("x"), {}, {})
+    path = store.path(key_of("x"))
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert store.info()["kinds"] == {"damaged": {"entries": 1, "bytes": path.stat().st_size}}
+
+
 def test_the_digest_tells_contents_apart(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.digest(key_of("x")) is None

@@ -1,10 +1,9 @@
-"""Which layers a model has, how their outputs read as maps, and which of them are worth looking at."""
+"""Which layers a model has, found out by one forward: their outputs, the head, what attends, what folds."""
 
 from __future__ import annotations
 
 import pickle
 import random as random_numbers
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -14,23 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.engine.attention import Attentions, read_attention
+from reportgen.engine.defaults import attends, usable
 from reportgen.engine.folding import Successions
+from reportgen.engine.layout import read_layout
 from reportgen.engine.nested import exchanged, first_tensor, tensors_in
 from reportgen.engine.outputs import FinalNonlinearity, as_matrix, detect_kind, scores_of
-from reportgen.engine.resolution import Attention, Fold, Layer, Layout, PooledHead
+from reportgen.engine.resolution import Attention, Fold, Layer, PooledHead
 
-MOST_DEFAULTS = 5
 IMAGES = 2
 """Images looked at: an output that is no batch of two (a table of positions, windows in a row) does not depend on the
 image alone.
 """
 ALIKE = 1e-4
 """Scores that differ by less of the largest are the same."""
-MOST_PREFIX = 8
-"""A class token, a distillation token and registers: more tokens than this in excess of a grid are no prefix."""
-
-_TRANSPARENT = ("Dropout", "Identity", "Flatten", "Pool", "StochasticDepth", "DropPath")
-_CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 
 @dataclass(frozen=True)
@@ -62,59 +57,6 @@ class Discovery:
     forwards: int = 1
 
 
-def as_maps(output: Tensor, layer: Layer) -> Tensor:
-    """A layer's output as (n, C, h, w): channels moved to the front, prefix tokens set aside and tokens put into
-    their grid.
-    """
-    if layer.layout == "channels-first":
-        return output
-    if layer.layout == "channels-last":
-        return output.permute(0, 3, 1, 2)
-    channels, height, width = layer.shape
-    return output[:, layer.prefix :].transpose(1, 2).reshape(len(output), channels, height, width)
-
-
-def read_layout(kind: str, output: Sequence[int], size: tuple[int, int]) -> tuple[Layout, tuple[int, ...], int]:
-    """How an output without its batch dimension reads as maps: layout, (C, h, w), prefix tokens.
-
-    Args:
-        kind: class name of the module; some leave no doubt.
-        output: its shape.
-        size: (H, W) of the model's input.
-    """
-    if len(output) == 3:
-        first, second, third = output
-        on_last = kind in ("Linear", "LayerNorm")  # both work on the last dimension; LayerNorm2d does not
-        if _is_grid(second, third, size) and not on_last:
-            return "channels-first", (first, second, third), 0
-        if _is_grid(first, second, size):
-            return "channels-last", (third, first, second), 0
-    if len(output) == 2:
-        for prefix in range(MOST_PREFIX + 1):
-            grid = _grid(output[0] - prefix, size)
-            if grid:
-                return "tokens", (output[1], *grid), prefix
-    return "none", (), 0
-
-
-def _is_grid(height: int, width: int, size: tuple[int, int]) -> bool:
-    """Whether height × width can be what is left of the input after equal strides, give or take two for padding."""
-    fits = abs(width * size[0] - height * size[1]) <= 2 * max(size)
-    return fits and height <= size[0] + 8 and width <= size[1] + 8
-
-
-def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """(h, w) with h·w = `tokens` that equal patches of the input give."""
-    for stride in range(1, max(size) // 2 + 1):
-        for height, width in (
-            (size[0] // stride, size[1] // stride),
-            (-(-size[0] // stride), -(-size[1] // stride)),
-        ):
-            if height * width == tokens and height > 1 and width > 1:
-                return height, width
-    return None
-
-
 class _Recorder:
     """Watches one forward: the last output of every module, in the order in which the calls end."""
 
@@ -132,8 +74,7 @@ class _Recorder:
         # scripted modules accept no hooks
         self._names = {part: name for part, name in named if not isinstance(part, torch.jit.ScriptModule)}
         for part in self._names:
-            if not isinstance(part, torch.jit.ScriptModule):  # which takes no hooks
-                self._handles.append(part.register_forward_hook(self._see))
+            self._handles.append(part.register_forward_hook(self._see))
 
     def _see(self, module: nn.Module, _args: object, output: object) -> object:
         with self._successions.unwatched():
@@ -247,7 +188,7 @@ def _state_of_chance(device: torch.device) -> tuple[bytes, ...]:
 
 def _may_have_tokens(module: nn.Module) -> bool:
     """Attention or a token parameter somewhere: only then is a graph worth its memory."""
-    return any(_attends(type(part).__name__) for part in module.modules()) or any(
+    return any(attends(type(part).__name__) for part in module.modules()) or any(
         "token" in name for name, _ in module.named_parameters()
     )
 
@@ -342,7 +283,7 @@ def _pooled_head(
     for name, weight, bias in reversed(linears):
         for layer in candidates:
             means = pooled[layer.name]
-            if layer.layout != "channels-first" or means.shape[1] != weight.shape[1] or not _usable(layer):
+            if layer.layout != "channels-first" or means.shape[1] != weight.shape[1] or not usable(layer):
                 continue
             expected = means.to(weight.dtype) @ weight.T + (bias if bias is not None else 0)
             if outputs == 1:
@@ -361,60 +302,3 @@ def _times(expected: Tensor, scores: Tensor) -> float | None:
     times = float((expected * scores).sum()) / square if square else 0.0
     alike = times > 0 and float((expected * times - scores).abs().max()) <= ALIKE * largest
     return times if alike else None
-
-
-def default_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """For each resolution above 1×1 the outermost module with that output, and the last of these; the five deepest.
-
-    Modules that only pass on what they get (dropout, pooling) do not count where another stands beside them; modules
-    on whose maps no class score depends are looked through, and so are lists of modules, which nobody calls. What is
-    inside attention (queries, keys, weights) is no state of positions or tokens: it counts where nothing else does.
-    """
-    called = {layer.name for layer in layers if layer.order >= 0}
-    blind = {layer.name for layer in layers if not layer.explains}
-    attention = {layer.name for layer in layers if _attends(layer.type) or _attends(layer.name.rpartition(".")[2])}
-    inside = tuple(name + "." for name in blocks(layers))  # a resolution that only a block has within is no stage
-    best: dict[tuple[int, ...], tuple[int, bool, int, str]] = {}
-    usable = [layer for layer in layers if _usable(layer) and not layer.name.startswith(inside)]
-    outside = [layer for layer in usable if attention.isdisjoint(_around(layer.name))]
-    for layer in outside or usable:
-        hidden = sum(name in blind or name not in called for name in _around(layer.name))
-        passes_on = any(word in layer.type for word in _TRANSPARENT)
-        rank = (layer.depth - hidden, passes_on, -layer.order, layer.name)
-        if layer.resolution not in best or rank < best[layer.resolution]:
-            best[layer.resolution] = rank
-    ordered = sorted(best.values(), key=lambda rank: -rank[2])
-    return tuple(name for _depth, _passes_on, _order, name in ordered)[-MOST_DEFAULTS:]
-
-
-def _attends(word: str) -> bool:
-    return "attention" in word.lower() or "attn" in word.lower()
-
-
-def _around(name: str) -> list[str]:
-    """Names of the modules that a module stands in."""
-    parts = name.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
-
-
-def blocks(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Outermost modules that hold others, stand in a container, and are none themselves: the repeated units of a
-    network.
-
-    The network itself counts as a container of those of its children whose class occurs twice.
-    """
-    kinds = {layer.name: layer.type for layer in layers}
-    often = Counter(layer.type for layer in layers if layer.depth == 1)
-    found: list[Layer] = []
-    for layer in layers:
-        parent = layer.name.rpartition(".")[0]
-        inside = any(layer.name.startswith(block.name + ".") for block in found)
-        contained = kinds.get(parent) in _CONTAINERS or (not parent and often[layer.type] > 1)
-        if not layer.leaf and layer.type not in _CONTAINERS and contained and not inside:
-            found.append(layer)
-    return tuple(layer.name for layer in sorted(filter(_usable, found), key=lambda one: one.order))
-
-
-def _usable(layer: Layer) -> bool:
-    """Called, read as maps of more than one position, and a class score depends on them."""
-    return layer.order >= 0 and layer.explains and len(layer.shape) == 3 and max(layer.resolution) > 1

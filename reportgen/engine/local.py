@@ -16,11 +16,12 @@ from torch import Tensor
 from reportgen.engine.ascent import Ascents, Tick, unheard
 from reportgen.engine.derivations import derived
 from reportgen.engine.device import is_out_of_memory
-from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.plan import Batch, Closeup, Merged, Planned, Task, bucket_of, merge
 from reportgen.engine.probe import Alone, EngineProbe, named
 from reportgen.engine.requests import Derivation, Rule, Units
 from reportgen.engine.shards import Shards
+from reportgen.engine.trace import Trace
 from reportgen.engine.windows import Projector
 from reportgen.errors import OutOfMemory, PassError, ReportgenError
 from reportgen.store import Array, Store

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.engine.outputs import are_probabilities, entropy_of, probabilities_of
-from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import (
     After,
     Ascent,
@@ -31,6 +31,7 @@ from reportgen.engine.requests import (
 from reportgen.engine.resolution import Layer, Resolution
 from reportgen.engine.rules import Followed
 from reportgen.engine.structure import Recording
+from reportgen.engine.trace import Trace
 from reportgen.store import Array
 from reportgen.techniques.technique import Ascended, Projection, Target
 

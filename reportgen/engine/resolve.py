@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from reportgen.engine.defaults import blocks, default_layers
 from reportgen.engine.device import choose_device, is_out_of_memory, numerics
-from reportgen.engine.layers import IMAGES, blocks, default_layers, discover
-from reportgen.engine.passes import Counts, prepared
+from reportgen.engine.layers import IMAGES, discover
+from reportgen.engine.passes import prepared
 from reportgen.engine.resolution import Resolution
+from reportgen.engine.trace import Counts
 from reportgen.errors import LabelsError, OutOfMemory, PassError, ReportgenError
 
 
@@ -80,7 +82,7 @@ def resolve(
         output_kind=seen.kind,
         parameters=parameters,
         layers=seen.layers if tappable else (),
-        defaults=default_layers(seen.layers) if tappable else (),
+        defaults=default_layers(seen.layers, seen.outputs) if tappable else (),
         blocks=blocks(seen.layers) if tappable else (),
         head=seen.head if tappable else None,
         numerics={**numerics(where, batch_size, height * width, precision), "folded": tappable and bool(seen.folds)},

@@ -12,12 +12,13 @@ from reportgen.engine.cascade import Twin
 from reportgen.engine.fading import faded
 from reportgen.engine.folding import Folding
 from reportgen.engine.local import Worker, reason_of, traced
-from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.perturbations import perturbed
 from reportgen.engine.plan import merge
 from reportgen.engine.probe import EngineProbe, named
 from reportgen.engine.requests import After, Fading, Needs, Perturbed, Variant
 from reportgen.engine.sampling import Trial, flat
+from reportgen.engine.trace import Trace
 from reportgen.errors import OutOfMemory, PassError
 from reportgen.store import Array
 

@@ -9,8 +9,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from reportgen.engine.passes import Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import INPUT, Rule, Units
+from reportgen.engine.trace import Trace
+from reportgen.errors import PassError
 
 _MARGIN: Final = 3
 """Strides by which a window is larger than the receptive field: where in it the unit stands is known to a stride."""
@@ -99,9 +101,12 @@ class Projector:
         corners = window.corners(positions, (height, width))
         starts = (corners * torch.tensor(window.stride, device=corners.device)).tolist()
         parts = [self._image[:, :, y : y + window.side[0], x : x + window.side[1]] for y, x in starts]
-        trace = self._passes.forward(
-            torch.cat(parts), len(parts), taps=(units.layer,), scores=False, wrt=(INPUT,), rules=True
-        )
+        try:
+            trace = self._passes.forward(
+                torch.cat(parts), len(parts), taps=(units.layer,), scores=False, wrt=(INPUT,), rules=True
+            )
+        except PassError:  # it takes images of one size alone
+            return None
         places = positions - corners
         maps = trace.activation(units.layer)
         rows = torch.arange(len(channels), device=maps.device)

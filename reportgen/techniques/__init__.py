@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from reportgen.clock import reproducible
-from reportgen.errors import UsageError
+from reportgen.errors import UsageError, nearest
 from reportgen.findings import FindingRule
 from reportgen.techniques.technique import Technique
 
@@ -106,8 +105,7 @@ def check_limits(job: Job, others: Sequence[FindingRule]) -> None:
     known = [rule.name for rule in every if rule.threshold is not None]
     for name in job.findings:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"those with one are {', '.join(sorted(known))}"
+            remedy = nearest(name, known, f"those with one are {', '.join(sorted(known))}")
             raise UsageError(f"[findings] {name!r} is no rule with a threshold", remedy)
 
 
@@ -119,9 +117,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 def _known(name: str) -> type[Technique]:
     known = registry()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        remedy = f"did you mean {close[0]!r}?" if close else "reportgen techniques lists them"
-        raise UsageError(f"there is no technique {name!r}", remedy)
+        raise UsageError(f"there is no technique {name!r}", nearest(name, known, "reportgen techniques lists them"))
     return known[name]
 
 
@@ -147,9 +143,8 @@ def _given(cls: type[Technique], given: Mapping[str, Any], usual: Mapping[str, A
     options = dict(usual)
     for field, value in given.items():
         if field not in own:
-            close = difflib.get_close_matches(field, own, n=1)
-            known = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(own)}"
-            raise UsageError(f"technique {cls.name!r} has no option {field!r}", known)
+            remedy = nearest(field, own, f"it has {', '.join(own)}")
+            raise UsageError(f"technique {cls.name!r} has no option {field!r}", remedy)
         is_tuple = isinstance(own[field].default, tuple)
         options[field] = tuple(v.strip() for v in value.split(",")) if is_tuple and isinstance(value, str) else value
     try:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from reportgen.engine.ascent import Ascents, _generator, group_size, scaled
 from reportgen.engine.parametrisation import affine, drawn_moves, moved
-from reportgen.engine.passes import Counts, Passes, prepared
+from reportgen.engine.passes import Passes, prepared
 from reportgen.engine.requests import Ascent
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.errors import OutOfMemory, PassError
 from reportgen.store import Store
 from tests.networks import enlivened

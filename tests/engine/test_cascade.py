@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.engine.cascade import Twin, randomised
-from reportgen.engine.passes import Counts
 from reportgen.engine.requests import Randomised
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.errors import PassError
 from tests.networks import lively
 from tests.trained import trained_network

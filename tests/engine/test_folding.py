@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from reportgen.engine.folding import Folding, Successions
 from reportgen.engine.layers import discover
-from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import INPUT, Rule
 from reportgen.engine.resolution import Fold, Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from tests.networks import enlivened, lively, noise
 
 SIZE = 96

@@ -9,11 +9,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from reportgen.engine.defaults import blocks, default_layers
 from reportgen.engine.device import numerics
-from reportgen.engine.layers import blocks, default_layers, discover, read_layout
-from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.layers import discover
+from reportgen.engine.layout import read_layout
+from reportgen.engine.passes import Passes
 from reportgen.engine.resolution import Layer, choose_channels
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.errors import LayerError, PassError
 from tests.networks import enlivened, lively, noise
 
@@ -40,9 +43,9 @@ def test_default_layers(name: str) -> None:
         enlivened(torchvision.models.get_model(name, weights=None), size=224) if name != "googlenet" else lively(name)
     )
     found = discover(model, noise(2, 224))
-    assert default_layers(found.layers) == EXPECTED[name]
+    assert default_layers(found.layers, found.outputs) == EXPECTED[name]
     by_name = {layer.name: layer for layer in found.layers}
-    sizes = [by_name[layer].resolution for layer in default_layers(found.layers)]
+    sizes = [by_name[layer].resolution for layer in default_layers(found.layers, found.outputs)]
     assert len(set(sizes)) == len(sizes) <= 5
     assert sizes == sorted(sizes, reverse=True)
 
@@ -64,8 +67,18 @@ def test_lists_of_modules_are_looked_through_and_attention_is_not_looked_into() 
         listed("blocks.1.attn.qkv", "Linear", 5, (24, 4, 4)),
         listed("blocks.1.attn.weights", "Softmax", 6, (2, 16, 16)),
     ]
-    assert default_layers(layers) == ("blocks.1.norm",)
-    assert default_layers([one for one in layers if ".attn." in one.name]) != ()
+    assert default_layers(layers, 5) == ("blocks.1.norm",)
+    assert default_layers([one for one in layers if ".attn." in one.name], 5) != ()
+
+
+def test_a_classifier_of_positions_is_no_layer_to_look_at_where_another_stands_beside_it() -> None:
+    layers = [
+        listed("stem", "Conv2d", 1, (5, 8, 8)),
+        listed("body", "Body", 2, (8, 4, 4)),
+        listed("positions", "Linear", 3, (5, 4, 4)),
+    ]
+    assert default_layers(layers, 5) == ("stem", "body")
+    assert default_layers(layers, 6) == ("stem", "positions")
 
 
 def test_blocks_are_the_repeated_units() -> None:
@@ -266,7 +279,7 @@ def test_a_layer_whose_maps_are_passed_by_is_looked_through(pooled: bool) -> Non
     found = discover(_Classifier(pooled).eval(), noise(2, 32))
     layers = {layer.name: layer for layer in found.layers}
     assert layers["backbone"].explains is not pooled
-    assert default_layers(found.layers) == ("backbone.stem", "backbone.stage" if pooled else "backbone")
+    assert default_layers(found.layers, found.outputs) == ("backbone.stem", "backbone.stage" if pooled else "backbone")
     assert (found.head.layer if found.head else None) == ("backbone.stage" if pooled else None)
     assert found.forwards == 2
 
@@ -287,5 +300,5 @@ class _Encoded(_Classifier):
 
 def test_what_is_the_same_for_every_image_gives_no_maps() -> None:
     found = discover(_Encoded().eval(), noise(2, 32))
-    assert "places" not in default_layers(found.layers)
+    assert "places" not in default_layers(found.layers, found.outputs)
     assert next(layer for layer in found.layers if layer.name == "places").shape == ()

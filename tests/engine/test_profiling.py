@@ -17,9 +17,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reportgen.engine.passes import Counts, Passes, prepared
+from reportgen.engine.passes import Passes, prepared
 from reportgen.engine.profiling import WORKER, measure, plain, scrubbed
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.errors import PassError
 
 SIZE = 32

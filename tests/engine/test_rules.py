@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reportgen.engine.passes import Counts, Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolve import resolve
 from reportgen.engine.rules import Followed
+from reportgen.engine.trace import Counts, Trace
 from tests.networks import lively, noise
 
 RULES: tuple[Rule, ...] = ("gradient", "deconvnet", "guided")

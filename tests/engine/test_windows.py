@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from reportgen.engine.folding import Folding
-from reportgen.engine.passes import Counts, Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import INPUT, Rule, Units
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts, Trace
 from reportgen.engine.windows import Projector, Window, window_of
 from tests.networks import enlivened, lively, noise
 
@@ -107,9 +108,22 @@ class Growing(nn.Module):
         return self.head(self.early(x + x.shape[2] / 100).relu().mean(dim=(2, 3)))
 
 
-def test_windows_that_show_something_else_are_not_used() -> None:
+class Sized(nn.Module):
+    """Takes images of one size alone, as transformers with a table of positions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2:] == (64, 64), "another size"
+        return self.head(self.early(x).relu().mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("network", [Growing, Sized])
+def test_windows_that_show_something_else_are_not_used(network: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    one = passes(enlivened(Growing(), size=64), 64, 64)
+    one = passes(enlivened(network(), size=64), 64, 64)
     image = noise(1, 64)
     trace = traced(one, image, "early")
     channels, positions, _activations, found = Projector(one, image, trace, 100).project(

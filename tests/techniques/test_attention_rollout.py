@@ -15,12 +15,13 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 import reportgen
 from reportgen.engine.attention import Attentions
-from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.passes import Passes
 from reportgen.engine.plan import merge
 from reportgen.engine.probe import EngineProbe
 from reportgen.engine.requests import Forward
 from reportgen.engine.resolution import Attention, Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.errors import PassError
 from reportgen.techniques.class_activation import ROLLOUT, ClassActivation
 from reportgen.techniques.technique import NotApplicable

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reportgen.engine.passes import Counts, Passes, Trace
+from reportgen.engine.passes import Passes
 from reportgen.engine.plan import Batch, merge
 from reportgen.engine.probe import EngineProbe
 from reportgen.engine.requests import Backward, Forward
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts, Trace
 from reportgen.techniques.cam_formulas import GRADIENT_METHODS
 from reportgen.techniques.class_activation import ClassActivation
 from tests.networks import lively, noise

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 import reportgen
 from reportgen.engine.ascent import Ascents
-from reportgen.engine.passes import Counts, Passes
+from reportgen.engine.passes import Passes
 from reportgen.engine.requests import Ascent
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.resolve import resolve
+from reportgen.engine.trace import Counts
 from reportgen.findings import Finding
 from reportgen.job import Job
 from reportgen.store import Store
