@@ -29,7 +29,7 @@ from reportgen.errors import StoreError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-SCHEMA = 2
+SCHEMA = 3
 """Part of every key: entries of another layout are never looked at."""
 
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds tensors that reportgen can compute again.\n"

@@ -28,6 +28,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from reportgen.engine.nested import tensors_in
 from reportgen.engine.resolution import Fold
+from reportgen.engine.stem import Entered, stem_of
 
 Way = Literal["whole", "backward"]
 
@@ -141,7 +142,15 @@ def _fold(results: Sequence[_Result]) -> Fold | None:
     return replace(fold, between=tuple(dict.fromkeys(module for one in results for module in one.between)))
 
 
-_CONVOLUTION: Final = {"input": None, "weight": None, "bias": None}
+_CONVOLUTION: Final = {
+    "input": None,
+    "weight": None,
+    "bias": None,
+    "stride": 1,
+    "padding": 0,
+    "dilation": 1,
+    "groups": 1,
+}
 _NORMALISATION: Final = {
     "input": None,
     "running_mean": None,
@@ -164,7 +173,7 @@ def _bound(signature: Mapping[str, Any], args: Sequence[Any], named: Mapping[str
 
 
 class _Normalised(torch.autograd.Function):
-    """A batch normalisation in the forward, nothing in the backward.
+    """A batch normalisation in the forward; in the backward its scale, or nothing where a convolution has that.
 
     In place, where that gives the same bits: nothing but the normalisation reads what a folded convolution returned.
     """
@@ -172,7 +181,9 @@ class _Normalised(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, function: Callable[..., Tensor], given: Mapping[str, Any], in_place: bool) -> Tensor:
+    def forward(
+        x: Tensor, function: Callable[..., Tensor], given: Mapping[str, Any], scale: Tensor | None, in_place: bool
+    ) -> Tensor:
         if not in_place:
             return function(x, **given)
         statistics = {key: given[key] for key in ("weight", "bias", "running_mean", "running_var", "momentum", "eps")}
@@ -184,12 +195,14 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        if inputs[3]:
+        ctx.scale = inputs[3]
+        if inputs[4]:
             ctx.mark_dirty(output)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradients[0], None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        found = gradients[0] if ctx.scale is None else gradients[0] * ctx.scale
+        return found, None, None, None, None
 
 
 class Folding:
@@ -205,16 +218,14 @@ class Folding:
         self._folds = folds
         self._made: dict[tuple[Way, str], tuple[Tensor, Tensor]] = {}
 
-    def folded(self, way: Way, taps: Collection[str] = ()) -> Folded | None:
-        """What to run the model under; None where there is nothing to fold.
+    def folded(self, way: Way, taps: Collection[str] = ()) -> Folded:
+        """What to run the model under.
 
         Args:
             way: see the module.
             taps: modules whose outputs are read: what one of them returns is not folded away.
         """
         chosen = [fold for fold in self._folds if not set(fold.between) & set(taps)]
-        if not chosen:
-            return None
         weights = {id(_tensor(self._module, fold.weight)): self._weights(fold, way) for fold in chosen}
         return Folded(way, weights, {id(_tensor(self._module, fold.mean)) for fold in chosen})
 
@@ -228,19 +239,15 @@ class Folding:
 
 
 def _folded_weights(module: nn.Module, fold: Fold) -> tuple[Tensor, Tensor]:
-    """s·W and s·(b − μ) + β, computed in float64."""
+    """s·W and s·(b − μ) + β; all but the first product, which is of many, in float64."""
     own = _tensor(module, fold.weight)
-    names = (fold.weight, fold.bias, fold.mean, fold.variance, fold.scale, fold.shift)
-    weight, bias, mean, variance, scale, shift = (
-        _tensor(module, name).detach().double() if name else None for name in names
-    )
-    assert weight is not None
+    names = (fold.bias, fold.mean, fold.variance, fold.scale, fold.shift)
+    bias, mean, variance, scale, shift = (_tensor(module, name).detach().double() if name else None for name in names)
     assert mean is not None
     assert variance is not None
     factor = (variance + fold.epsilon).rsqrt() * (1 if scale is None else scale)
     moved = factor * ((0 if bias is None else bias) - mean) + (0 if shift is None else shift)
-    folded = (weight * factor[:, None, None, None]).to(own.dtype)
-    return folded, moved.to(own.dtype)
+    return own.detach() * factor[:, None, None, None].to(own.dtype), moved.to(own.dtype)
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor:
@@ -251,7 +258,7 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
 
 
 class Folded(TorchFunctionMode):
-    """While active, convolutions do the work of their normalisations, too.
+    """While active, convolutions do the work of their normalisations, too, and go back by a way of ours.
 
     Args:
         way: see the module.
@@ -273,38 +280,47 @@ class Folded(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        if getattr(func, "__name__", "") == "conv2d":
-            given = _bound(_CONVOLUTION, args, named)
-            found = self._weights.get(id(given["weight"]))
-            if found is not None:
-                rest = {key: value for key, value in named.items() if key not in _CONVOLUTION}
-                return self._convolve(func, given, found, args[3:], rest)
-        elif func is functional.batch_norm:
-            given = _bound(_NORMALISATION, args, named)
-            if id(given["running_mean"]) in self._means:
-                x = given.pop("input")
-                if self._way == "whole":
-                    return x
-                in_place = x.device.type == "cpu" and x.dtype == torch.float32 and not x.is_leaf and not x._is_view()
-                return _Normalised.apply(x, func, given, in_place)
+        if getattr(func, "__name__", "") == "conv2d" and named.keys() <= _CONVOLUTION.keys():
+            return self._convolve(func, _bound(_CONVOLUTION, args, named))
+        if func is functional.batch_norm:
+            return self._normalise(func, _bound(_NORMALISATION, args, named))
         return func(*args, **named)
 
-    def _convolve(
-        self,
-        func: Callable[..., Any],
-        given: Mapping[str, Any],
-        found: tuple[Tensor, Tensor],
-        args: Sequence[Any],
-        named: Mapping[str, Any],
-    ) -> Tensor:
-        weight, bias = found
+    def _convolve(self, func: Callable[..., Tensor], given: dict[str, Any]) -> Tensor:
+        x, plain = given.pop("input"), given["weight"]
+        weight, bias = self._weights.get(id(plain), (plain, given["bias"]))
         if self._way == "whole":
-            return func(given["input"], weight, bias, *args, **named)  # type: ignore[no-any-return]
-        plain = given["weight"]
+            given.update(weight=weight, bias=bias)
+        stem = stem_of(x, given)
+        if stem is not None:
+            entered: Tensor = Entered.apply(x, lambda x: func(x, **given), weight, stem)
+            return entered
+        if given["weight"] is weight:
+            return func(x, **given)
 
         def kept(tensor: Tensor) -> Tensor:
             return weight if tensor.data_ptr() == plain.data_ptr() and tensor.shape == plain.shape else tensor
 
         # what the backward reads as the weight is the folded one
         with saved_tensors_hooks(kept, lambda tensor: tensor):
-            return func(given["input"], plain, given["bias"], *args, **named)  # type: ignore[no-any-return]
+            return func(x, **given)
+
+    def _normalise(self, func: Callable[..., Tensor], given: dict[str, Any]) -> Tensor:
+        x, mean = given.pop("input"), given["running_mean"]
+        folded = id(mean) in self._means
+        if folded and self._way == "whole":
+            assert isinstance(x, Tensor)
+            return x
+        alone = self._way == "backward" and x.requires_grad and not given["training"] and mean is not None
+        if not folded and not (alone and x.dtype == mean.dtype):
+            return func(x, **given)
+        in_place = folded and x.device.type == "cpu" and x.dtype == torch.float32 and not x.is_leaf and not x._is_view()
+        normalised: Tensor = _Normalised.apply(x, func, given, None if folded else _scale(given, x.dim()), in_place)
+        return normalised
+
+
+def _scale(given: Mapping[str, Any], dims: int) -> Tensor:
+    """(C, 1, …) by which a batch normalisation multiplies its input."""
+    spread: Tensor = given["running_var"] + given["eps"]
+    scale: Tensor = spread.rsqrt() if given["weight"] is None else spread.rsqrt() * given["weight"]
+    return scale.reshape(-1, *(1,) * (dims - 2))

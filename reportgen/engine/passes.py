@@ -203,8 +203,7 @@ class Passes:
 
     def _folded(self, way: Way | None, taps: Sequence[str]) -> AbstractContextManager[object]:
         """What to run the model under, so that nothing that `taps` ask for is folded away."""
-        folded = None if self.folding is None or way is None else self.folding.folded(way, taps)
-        return folded or nullcontext()
+        return nullcontext() if self.folding is None or way is None else self.folding.folded(way, taps)
 
     def _call(self, x: Tensor, graph: bool) -> Tensor | None:
         try:

@@ -156,18 +156,20 @@ class Trace:
 
 def _gradients(output: Tensor, x: Tensor, seeds: Tensor) -> Tensor:
     """(K, *x.shape) derivatives for K seeds, by one vectorised backward where the operations allow it."""
+
+    def returned(seed: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(output, x, seed, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(x) if found is None else found
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of operations that are looped over instead
-            (found,) = torch.autograd.grad(
-                output, x, seeds, retain_graph=True, is_grads_batched=True, allow_unused=True
-            )
+            found: Tensor = torch.vmap(returned)(seeds)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        rows = [torch.autograd.grad(output, x, seed, retain_graph=True, allow_unused=True)[0] for seed in seeds]
-        found = None if rows[0] is None else torch.stack([row for row in rows if row is not None])
-    return torch.zeros((len(seeds), *x.shape), device=x.device) if found is None else found
+        return torch.stack([returned(seed) for seed in seeds])
+    return found
 
 
 @contextmanager
