@@ -278,6 +278,7 @@ def _plain(drawn: bytes, width: int, height: int) -> bytes:
     referenced = {match for value in _values(root) for match in re.findall(r"#([^)\s]+)", value)}
     ids: dict[str, str] = {}
     _simplify(root, referenced, ids)
+    _join_glyphs(root)
     _prune(root)
     root.attrib.clear()
     root.attrib.update({"xmlns": _SVG, "width": f"{width}pt", "height": f"{height}pt"})
@@ -328,6 +329,54 @@ def _short(value: str) -> str:
     """Numbers of five digits, a hundredth of a point at the far end of the widest chart, and no space to spare."""
     rounded = re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]) + 0.0:.5g}", value)
     return re.sub(r"\s*([A-Za-z])\s*", r"\1", " ".join(rounded.split())) if "(" not in value else rounded
+
+
+def _join_glyphs(root: ElementTree.Element) -> None:
+    """Each word as one outline: a PDF takes many times as long to draw it glyph by glyph, and a group that is
+    transparent as a whole costs as much again.
+    """
+    glyphs = {
+        path.attrib["id"]: path for defs in root.iter("defs") for path in defs.iter("path") if "id" in path.attrib
+    }
+    for group in root.iter("g"):
+        uses = group.findall("use")
+        scales = {glyphs[name].get("transform", "") for use in uses if (name := use.get("href", "")[1:]) in glyphs}
+        if len(scales) != 1 or not {child.tag for child in group} <= {"use", "defs"}:
+            continue
+        scale = re.fullmatch(r"scale\(([\d.]+)\)", scales.pop())
+        places = [re.fullmatch(r"(?:translate\(([-\d.e]+)(?: 0)?\))?", use.get("transform", "")) for use in uses]
+        if scale is None or None in places or any(use.get("href", "")[1:] not in glyphs for use in uses):
+            continue
+        outline = "".join(
+            _moved(glyphs[use.attrib["href"][1:]].get("d", ""), float(place[1] or 0) / float(scale[1]))
+            for use, place in zip(uses, places, strict=True)
+            if place is not None
+        )
+        word = ElementTree.SubElement(group, "path", {"d": outline, "transform": scale[0]})
+        if "opacity" in group.attrib:
+            word.set("fill-opacity", group.attrib.pop("opacity"))
+        for use in uses:
+            group.remove(use)
+    used = {use.get("href", "")[1:] for use in root.iter("use")}
+    for defs in root.iter("defs"):
+        for path in [path for path in defs if path.get("id") in glyphs.keys() - used]:
+            defs.remove(path)
+
+
+def _moved(outline: str, right: float) -> str:
+    """The outline of a glyph farther to the right, in whole units (a thousandth of a point) and steps, to be short."""
+    here = (0, 0)
+    told: list[str] = []
+    for command, numbers in re.findall(r"([MLQCZz])([^MLQCZz]*)", outline):
+        values = [round(float(number) + right * (k % 2 == 0)) for k, number in enumerate(numbers.split())]
+        points = list(zip(values[::2], values[1::2], strict=True))
+        if command == "M":
+            told.append(f"M{points[0][0]} {points[0][1]}")
+        else:
+            steps = " ".join(f"{x - here[0]} {y - here[1]}" for x, y in points)
+            told.append(command.lower() + steps.replace(" -", "-"))
+        here = points[-1] if points else here
+    return "".join(told)
 
 
 def _prune(element: ElementTree.Element) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.path import Path
+from matplotlib.textpath import TextToPath
 
 from reportgen.figures.chart import INK, MOST_POINTS, SERIES, chart, charts, thinned
 
@@ -48,6 +51,26 @@ def test_nothing_that_a_policy_forbids(draw: object) -> None:
         assert "class" not in element.attrib
         assert not (element.text or "").strip()
     assert not re.search(rb"http|date|url\((?!#)|<!--|<\?|xlink", data.replace(SVG[1:-1].encode(), b""))
+
+
+def test_a_word_is_one_outline_and_the_same_as_matplotlibs() -> None:
+    words = "AVA fi, ½ (gj)"
+    root = ElementTree.fromstring(chart(lambda axes: axes.set_title(words, alpha=0.4)).data)
+    drawn = [
+        group for group in root.iter(f"{SVG}g") if group.find(f"{SVG}path") is not None and "scale" in str(group.attrib)
+    ]
+    (word,) = [path for group in drawn for path in group if path.get("fill-opacity") == "0.4"]
+    assert not any("opacity" in group.attrib for group in drawn)
+    assert not root.findall(f".//{SVG}defs/{SVG}path[@transform]")
+
+    here, points = np.zeros(2), []
+    for command, numbers in re.findall(r"([MlqcZz])([^MlqcZz]*)", word.attrib["d"]):
+        steps = np.array(re.findall(r"-?\d+", numbers), float).reshape(-1, 2)
+        points += (steps + (0 if command == "M" else here)).tolist()
+        here = np.array(points[-1])
+    vertices, codes = TextToPath().get_text_path(FontProperties(family="Source Sans Pro"), words)
+    expected = [vertex for vertex, code in zip(vertices, codes, strict=True) if code != Path.CLOSEPOLY]
+    assert np.array(points) / 64 == pytest.approx(np.array(expected), abs=1 / 64)
 
 
 def test_ink_is_the_colour_of_the_text() -> None:

@@ -13,9 +13,9 @@ WORDS = {"true": "true", "predicted": "predicted"}
 
 def cells(svg: bytes) -> list[tuple[str, float]]:
     """Colour and opacity of the filled cells, in the order they were drawn."""
-    found = re.findall(rb'<path[^>]*fill="(#[0-9a-f]{6})"[^>]*>', svg)
-    opacities = re.findall(rb'<path[^>]*opacity="([0-9.]+)"[^>]*>', svg)
-    return [(colour.decode(), float(opacity)) for colour, opacity in zip(found, opacities, strict=False)]
+    paths = [dict(re.findall(r'([\w-]+)="([^"]*)"', tag)) for tag in re.findall(r"<path[^>]*>", svg.decode())]
+    filled = [path for path in paths if path.get("fill", "").startswith("#")]
+    return [(path["fill"], float(path.get("opacity", path.get("fill-opacity", 1)))) for path in filled]
 
 
 def test_a_cell_for_each_pair_as_strong_as_its_share() -> None:
