@@ -22,6 +22,9 @@ from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case
 from reportgen.trial import Trial
 
+Known = tuple[Mapping[str, Truth], tuple[str, ...]]
+"""True classes by image name, and the folders whose names are no class."""
+
 
 @dataclass(frozen=True)
 class Scanned:
@@ -56,9 +59,9 @@ class Scanned:
     trial: Trial | None = None
 
 
-def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards]) -> Scanned:
+def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards], known: Known) -> Scanned:
     """What the rows of a finished scan say: usable images, exhibits, classes explained."""
-    truth, unmatched = known_truth(job, subject, made.resolution)
+    truth, unmatched = known
     used: list[Predicted] = []
     skipped = list(subject.skipped)
     predictions = shards[Predictions.name]
@@ -118,8 +121,8 @@ def _called(
     return renamed, tuple(replace(choice, name=called[choice.name]) for choice in choices)
 
 
-def known_truth(job: Job, subject: Subject, resolution: Resolution) -> tuple[Mapping[str, Truth], tuple[str, ...]]:
-    """True classes by image name, and the folders whose names are no class."""
+def known_truth(job: Job, subject: Subject, resolution: Resolution) -> Known:
+    """What ``--truth``, the images themselves, or else their folders say. Raises LabelsError."""
     classes = resolution.labels or tuple(str(i) for i in range(resolution.classes))
     if job.truth is not None:
         others = (*subject.others, *(one.name for one in subject.skipped))
