@@ -16,7 +16,8 @@ from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.sample import Drawable, draw_sample
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
-from reportgen.subject.truth import Truth, truth_from_csv, truth_from_folders
+from reportgen.subject.truth import Truth, truth_from_folders
+from reportgen.subject.truth_table import truth_from_csv
 from reportgen.summary import UNANSWERED, Predicted
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case

@@ -33,7 +33,7 @@ from reportgen.subject.contents import read_contents
 from reportgen.subject.decoding import ImageError, decode_file
 from reportgen.subject.images import decode, fetched, find_images
 from reportgen.subject.labels import read_labels
-from reportgen.subject.truth import truth_from_csv
+from reportgen.subject.truth_table import truth_from_csv
 from reportgen.text import line, shown
 
 

@@ -12,7 +12,8 @@ import pytest
 from reportgen.errors import LabelsError
 from reportgen.subject import truth
 from reportgen.subject.labels import read_labels
-from reportgen.subject.truth import Truth, truth_from_csv, truth_from_folders
+from reportgen.subject.truth import Truth, truth_from_folders
+from reportgen.subject.truth_table import truth_from_csv
 
 CLASSES = ("tench, Tinca tinca", "great white shark", "hen", "crane, bird", "crane, machine", "moped")
 
