@@ -43,7 +43,7 @@ def words(job: Job, subject: Subject, made: Blueprint, store: Store, spent: Mapp
     short = f", {scanning} backward from the last layer" if any(isinstance(one, Backward) for one in rows) else ""
     told = _passes(scanning, lacking) + (short if scanning else "")
     lines.append(f"3 scan     {len(digests)} images, {len(digests) - lacking} stored: {told}")
-    known = known_truth(job, subject, made.resolution)
+    known = known_truth(job, subject, made)
     trial = steps.trial(job, subject, made, store, known)
     tried = trial.lacking if trial is not None else 0
     if tried:

@@ -69,7 +69,7 @@ def scan(
         LabelsError: if the true classes cannot be read, before anything is run.
         OutOfMemory: if a batch did not fit.
     """
-    known = known_truth(job, subject, made.resolution)
+    known = known_truth(job, subject, made)
     shards = open_shards(made, store)
     digests = {image.digest for image in subject.images}
     lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
@@ -102,7 +102,7 @@ def trial(job: Job, subject: Subject, made: Blueprint, store: Store, known: Know
     if Predictions.name not in made.shown or int(made.resolution.pipeline["channels"]) != 3:
         return None
     truth, _unmatched = known
-    labelled = [image.digest for image in subject.images if image.name in truth]
+    labelled = [image.digest for image in subject.images if (one := truth.get(image.name)) and one.single is not None]
     planned = next(one for one in made.planned if one.name == Predictions.name)
     return Trial.of(labelled, planned, store, job.seed)
 

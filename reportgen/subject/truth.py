@@ -23,14 +23,24 @@ class Truth:
     """What is known of one image.
 
     Attributes:
-        label: class number.
+        label: class number; the set of them, which may be empty, where an image may show several classes or none.
         group: images that belong together (one patient, one camera).
         slice: a part of the data to be told apart.
     """
 
-    label: int
+    label: int | frozenset[int]
     group: str | None = None
     slice: str | None = None
+
+    @property
+    def single(self) -> int | None:
+        """The class; None where an image may show several or none."""
+        return self.label if isinstance(self.label, int) else None
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All classes that the image shows, in order."""
+        return (self.label,) if isinstance(self.label, int) else tuple(sorted(self.label))
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,20 @@
-"""What a scan kept of the answers, as arrays: all images, those that differ, and those whose true class is known."""
+"""What a scan kept of the answers, as arrays: all images, those that differ, and those of which the truth is known."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reportgen.metrics import TOP, Labelled
+from reportgen.multilabel import Marked
 from reportgen.relabelling import paired_gain
 from reportgen.store import Array
 from reportgen.techniques.technique import Case, Evidence
+
+if TYPE_CHECKING:
+    from reportgen.subject.truth import Truth
 
 
 class Rows:
@@ -36,17 +40,19 @@ class Rows:
         places = sorted(first.values())
         return self.logits[places], self.index[places], self.rest[places]
 
-    def _known(self) -> Array:
-        return np.array([place for place, case in enumerate(self.cases) if case.truth is not None], dtype=np.int64)
+    def _known(self) -> tuple[Array, list[Case], list[Truth]]:
+        """Places of those of which is known what they show, and the same as cases and as truths."""
+        known = [(place, case, case.truth) for place, case in enumerate(self.cases) if case.truth is not None]
+        places = np.array([place for place, _case, _truth in known], dtype=np.int64)
+        return places, [case for _place, case, _truth in known], [truth for _place, _case, truth in known]
 
     def labelled(self) -> Labelled | None:
-        """Those whose true class is known; None where there are none."""
-        known = self._known()
-        if not len(known):
+        """Those whose true class is known; None where there are none, or where images may show several classes."""
+        known, cases, truths = self._known()
+        classes = [truth.single for truth in truths if truth.single is not None]
+        if not classes:
             return None
-        cases = [self.cases[place] for place in known]
-        truths = [case.truth for case in cases if case.truth is not None]
-        truth = np.array([one.label for one in truths], dtype=np.int64)
+        truth = np.array(classes, dtype=np.int64)
         index = self.index[known]
         units, grouped = _units(cases)
         return Labelled(
@@ -59,6 +65,20 @@ class Rows:
             within=(index[:, :TOP] == truth[:, None]).any(axis=1),
             slices=[one.slice for one in truths],
         )
+
+    def marked(self) -> Marked | None:
+        """Those of which is known which classes they show; None where there are none, or where each shows one."""
+        known, cases, truths = self._known()
+        if not truths or truths[0].single is not None:
+            return None
+        shown = np.zeros((len(truths), self.resolution.classes), dtype=bool)
+        for place, truth in enumerate(truths):
+            shown[place, list(truth.labels)] = True
+        probability = np.empty(shown.shape)
+        kept = np.clip(np.nan_to_num(self.probability[known]), 0, 1)
+        np.put_along_axis(probability, self.index[known], kept, axis=1)
+        units, grouped = _units(cases)
+        return Marked(shown, probability, self._odds(known), units, grouped, [truth.slice for truth in truths])
 
     def _odds(self, known: Array) -> Array:
         """(n, classes) log odds, by class number. Of the first class from the others' scores, not from 1 − p."""
@@ -76,7 +96,7 @@ class Rows:
     def swapped(self) -> dict[str, Any] | None:
         """What the opposite order of channels gains on the images it was tried on."""
         tried = [
-            (case, case.truth.label, int(row["index"][0]), int(row["swapped"]))
+            (case, case.truth.single, int(row["index"][0]), int(row["swapped"]))
             for case, row in zip(self.cases, self._rows, strict=True)
             if case.truth is not None and "swapped" in row
         ]

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from reportgen import multilabel
 from reportgen.engine.requests import Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Figure, Panel, Picture, Row
 from reportgen.figures.metric_charts import MOST_CLASSES, confusion_chart, reliability_chart
 from reportgen.findings import Finding, FindingRule
-from reportgen.metrics import BINS, FEWEST, Labelled, calibration_bins, confusion, metrics
+from reportgen.metrics import BINS, FEWEST, Believed, Labelled, calibration_bins, confusion, metrics
+from reportgen.multilabel import Marked
 from reportgen.relabelling import Renamed, renamed
 from reportgen.report.document import Reference
 from reportgen.techniques.prediction_rows import Rows
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 ALL_OF = 100
 """Scores of all classes are kept where there are no more."""
+ALL_INDEPENDENT = 1000
+"""The same where classes do not exclude each other: an image may show any of them."""
 MOST_CONFUSED = 20
 """Pairs of classes listed."""
 
@@ -41,7 +45,7 @@ class Predictions(Technique):
     Of images in the trial of the channels' order, ``swapped`` () is the class ranked first in the opposite order.
 
     Attributes:
-        top: how many classes are kept, where there are more than `ALL_OF`.
+        top: how many classes are kept, where there are more than `ALL_OF`, or `ALL_INDEPENDENT`.
     """
 
     name: ClassVar[str] = "predictions"
@@ -49,7 +53,7 @@ class Predictions(Technique):
     summary: ClassVar[str] = "scores of the strongest classes of every image; how often they are right"
     scope: ClassVar[Scope] = "scan"
     essential: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     rules: ClassVar[tuple[FindingRule, ...]] = RULES
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
@@ -106,11 +110,14 @@ class Predictions(Technique):
     def needs(self, resolution: Resolution) -> Needs:
         return (Forward(),)
 
+    def kept(self, classes: int, *, independent: bool) -> int:
+        """How many of the classes are kept."""
+        return classes if classes <= (ALL_INDEPENDENT if independent else ALL_OF) else min(self.top, classes)
+
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         scores, probabilities = probe.scores(), probe.probabilities()
-        classes = scores.shape[1]
         # by score, not by probability: softmax saturates, scores do not
-        logits, index = scores.topk(classes if classes <= ALL_OF else min(self.top, classes), dim=1)
+        logits, index = scores.topk(self.kept(scores.shape[1], independent=probe.independent), dim=1)
         first = index[:, :1]
         others = probabilities.scatter(1, first, 0.0)
         return {
@@ -123,7 +130,6 @@ class Predictions(Technique):
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
         rows = Rows(evidence)
-        seen = rows.labelled()
         certain = rows.probability[:, 0]
         told: dict[str, Any] = {
             "images": len(certain),
@@ -136,18 +142,15 @@ class Predictions(Technique):
             "channels": None,
             "metrics": {},
         }
-        if seen is None:
-            return told
-        label = evidence.resolution.label
-        fit = _renaming(seen, evidence.resolution)
-        return told | {
-            "groups": seen.witnesses if any(case.truth and case.truth.group for case in evidence.cases) else None,
-            "confused": _confused(seen, evidence.resolution),
-            "calibration": _calibration(seen) if len(seen.truth) >= FEWEST else None,
-            "renaming": None if fit is None else {"gain": dict(fit.gain), "pattern": fit.pattern, "shift": fit.shift},
-            "channels": rows.swapped(),
-            "metrics": dict(metrics(seen, evidence.resolution.classes, label)),
-        }
+        if (seen := rows.labelled()) is not None:
+            return told | _about_one(seen, evidence) | {"channels": rows.swapped()}
+        if (marked := rows.marked()) is not None:
+            return told | {
+                "groups": _groups(marked, evidence),
+                "calibration": _calibration(marked.decisions) if len(marked.truth) >= FEWEST else None,
+                "metrics": dict(multilabel.metrics(marked, evidence.resolution.label)),
+            }
+        return told
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
         rows = Rows(evidence)
@@ -158,6 +161,7 @@ class Predictions(Technique):
             index=index,
             rest=rest,
             seen=seen,
+            marked=rows.marked(),
             renamed=None if seen is None else _renaming(seen, evidence.resolution),
             channels=results["channels"],
             varied=lambda: evidence.varied(2),
@@ -167,7 +171,10 @@ class Predictions(Technique):
         return list(concluded(answers))
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
-        seen = Rows(evidence).labelled()
+        rows = Rows(evidence)
+        seen, marked = rows.labelled(), rows.marked()
+        if marked is not None and len(marked.truth) >= FEWEST:
+            yield self._decisions(marked, evidence)
         if seen is None or len(seen.truth) < FEWEST:
             return
         yield self._reliability(seen, evidence)
@@ -205,12 +212,46 @@ class Predictions(Technique):
         )
         return self._figure("reliability", picture, caption, _("accuracy over confidence"))
 
+    def _decisions(self, marked: Marked, evidence: Evidence) -> Figure:
+        words = {
+            "confidence": evidence.words(_("probability")),
+            "accuracy": evidence.words(_("share that show the class")),
+            "images": evidence.words(_("decisions")),
+        }
+        picture = reliability_chart(calibration_bins(marked.decisions), **words, han=evidence.han)
+        caption = _(
+            "Reliability diagram of {n} decisions, one for each class and labelled image, in {bins} equal stretches of "
+            "probability. Left: share of the decisions in which the image shows the class over their mean "
+            "probability, with 95 % intervals; below the dashed line the network gives classes too much. Right: how "
+            "many decisions each stretch holds.",
+            n=marked.truth.size,
+            bins=BINS,
+        )
+        return self._figure("reliability", picture, caption, _("share that show the class over probability"))
+
     def _figure(self, what: str, picture: Picture, caption: Message, alt: Message) -> Figure:
         panel = Panel(picture, Message(""), alt, name=what)
         return Figure(f"{self.name}-{what}", self.name, (Row((panel,)),), caption, columns=1, wide=True)
 
 
-def _calibration(seen: Labelled) -> dict[str, Any]:
+def _about_one(seen: Labelled, evidence: Evidence) -> dict[str, Any]:
+    """What is told where every image shows one class."""
+    resolution = evidence.resolution
+    fit = _renaming(seen, resolution)
+    return {
+        "groups": _groups(seen, evidence),
+        "confused": _confused(seen, resolution),
+        "calibration": _calibration(seen) if len(seen.truth) >= FEWEST else None,
+        "renaming": None if fit is None else {"gain": dict(fit.gain), "pattern": fit.pattern, "shift": fit.shift},
+        "metrics": dict(metrics(seen, resolution.classes, resolution.label)),
+    }
+
+
+def _groups(seen: Labelled | Marked, evidence: Evidence) -> int | None:
+    return seen.witnesses if any(case.truth and case.truth.group for case in evidence.cases) else None
+
+
+def _calibration(seen: Believed) -> dict[str, Any]:
     return {"bins": BINS, "by_chance": chance_error(seen), "filled": calibration_bins(seen)}
 
 
