@@ -58,7 +58,8 @@ class Predicted:
     @property
     def wrongly_named(self) -> tuple[int, ...]:
         """The classes that are named and are no true ones, strongest first; none where nothing is known."""
-        return () if self.truth is None else tuple(one for one in self.named if one not in self.truth.labels)
+        true = set(self.named if self.truth is None else self.truth.labels)
+        return tuple(one for one in self.named if one not in true)
 
     @property
     def answered(self) -> bool:

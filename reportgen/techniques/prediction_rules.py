@@ -84,8 +84,9 @@ def concluded(answers: Answers) -> Iterator[Finding]:
         if found:
             yield from found
             return
-    for rule in (_one_class, _saturated):
-        yield from rule(answers)
+    yield from _one_class(answers)
+    if answers.marked is None:  # what is left to other classes tells nothing where an image may show several
+        yield from _saturated(answers)
     if answers.seen is not None:
         yield from _below_majority(answers.seen, answers.limits)
     if (known := answers.marked or answers.seen) is not None:

@@ -182,6 +182,8 @@ def test_a_part_of_the_data_and_probabilities_that_are_off(tmp_path: Path) -> No
     assert "Exact-match ratio on night (50 images)" in found["predictions.weak_slice"]["detail"]
     slices = {one["slice"]: one for one in report.facts["metrics"]["per_slice"]}
     assert set(slices["night"]) == {"slice", "exact_match", "micro_f1"}
+    saturated = reportgen.audit(network(200.0, 0.3), tmp_path / "images", truth=tmp_path / "truth.csv", **PLAIN)
+    assert not [one for one in saturated.facts["findings"] if one["rule"] == "predictions.saturated"]
     sure = reportgen.audit(network(3.0, -0.6), tmp_path / "images", truth=tmp_path / "truth.csv", **PLAIN)
     (calibration,) = (one for one in sure.facts["findings"] if one["rule"] == "predictions.calibration")
     assert "too high" in calibration["detail"]
