@@ -241,8 +241,8 @@ def _of_decisions(over: bool, told: Mapping[str, Any]) -> Message:
     return _(
         "The probability of a class and the share of images that show it differ by {value} on average (expected "
         "calibration error of all classes on {n} images, 95 % interval {ends}; {chance} would be chance): "
-        "probabilities are too {how}. Calibrate them on images that were not trained on before a threshold is used.",
-        how=_("high") if over else _("low"),
+        "probabilities are {how}. Calibrate them on images that were not trained on before a threshold is used.",
+        how=_("too high") if over else _("too low"),
         **told,
     )
 
