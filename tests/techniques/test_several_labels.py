@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
+import pikepdf
 import pytest
 import torch
 from PIL import Image
@@ -18,8 +20,10 @@ from reportgen.errors import LabelsError
 from reportgen.exhibits import Seen, choose
 from reportgen.report.facts import schema
 from reportgen.report.html import render_html
+from reportgen.report.pdf import render_pdf
 from reportgen.techniques import registry
 from tests.techniques.test_predictions import CLASSES, SIDE, Reads, Wrapped
+from tests.test_translations import english_left, needs_han, visible
 
 PLAIN: dict[str, Any] = {
     "input_size": str(SIDE),
@@ -118,6 +122,17 @@ def test_what_is_shown(tmp_path: Path) -> None:
     assert "Macro F1" in page
     assert "Balanced accuracy" not in page
     assert "Confusion" not in page
+
+
+@needs_han
+def test_a_chinese_report_of_it_is_wholly_chinese(tmp_path: Path) -> None:
+    truth = table(tmp_path, pictures(tmp_path / "images"), ",patient {}")
+    report = reportgen.audit(network(), tmp_path / "images", truth=truth, labels=NAMES, lang="zh", **PLAIN)
+    seen = visible(render_html(report.document).decode())
+    assert english_left(seen) == []
+    assert "宏平均 F1" in seen
+    with pikepdf.open(io.BytesIO(render_pdf(report.document))) as made:
+        assert len(made.pages) > 4
 
 
 def test_exhibits_where_every_class_is_decided_by_itself() -> None:
