@@ -191,15 +191,16 @@ def _meant(one: Predicted, word: str, resolution: Resolution) -> list[tuple[int,
     Where an image may show several: as predicted the first, and the most probable of those that are wrongly named; as
     true the one that is missed by most, or else the most probable.
     """
-    single = one.truth is None or one.truth.single is not None
+    truth = one.truth
+    several = truth is not None and truth.single is None
     if word == "predicted":
-        return [(one.first, word), *((index, "named") for index in one.wrongly_named[:1] if not single)]
+        return [(one.first, word), *((index, "named") for index in one.wrongly_named[:1] if several)]
     if word != "true":
         return [(class_named(word, resolution), word)]
-    if one.truth is None or one.truth.single is not None:
-        return [] if one.truth is None else [(index, word) for index in one.truth.labels]
+    if truth is None or not several:
+        return [] if truth is None else [(index, word) for index in truth.labels]
     known = word if one.first in one.wrongly_named else "missed"
-    right = [index for index in one.named if index in one.truth.labels]
+    right = [index for index in one.named if index in truth.labels]
     return [(index, known) for index in (*one.missed, *right)[:1]]
 
 
