@@ -33,7 +33,7 @@ PLAIN: dict[str, Any] = {
     "preset": "quick",
     "only": ["predictions"],
 }
-NAMES = ["hen", "cat; or dog", "moped", "sea|side"]
+NAMES = ["hen", "cat; or dog", "<b>moped", "sea|side"]
 
 
 def network(gain: float = 3.0, threshold: float = 0.4) -> Wrapped:
@@ -120,6 +120,8 @@ def test_what_is_shown(tmp_path: Path) -> None:
     page = render_html(report.document).decode()
     assert "Missed:" in page or "Wrongly named:" in page
     assert "Macro F1" in page
+    assert "&lt;b&gt;moped" in page
+    assert "<b>moped" not in page
     assert "Balanced accuracy" not in page
     assert "Confusion" not in page
 
