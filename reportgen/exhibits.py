@@ -21,8 +21,10 @@ class Seen:
         digest: of its file.
         first: predicted class.
         probability: of that class.
-        margin: by how much it leads the second, in probability.
-        truth: true class where known.
+        margin: by how much it leads the second, in probability; where every class is decided by itself, by how much the
+            least certain decision leads its contrary.
+        mistake: probability that the model gives the gravest mistake of its answer; None where none is known.
+        several: every class is decided by itself.
     """
 
     name: str
@@ -30,18 +32,15 @@ class Seen:
     first: int
     probability: float
     margin: float
-    truth: int | None
-
-    @property
-    def wrong(self) -> bool:
-        """The truth is known and another."""
-        return self.truth is not None and self.truth != self.first
+    mistake: float | None
+    several: bool = False
 
 
 WHY: dict[str, Message] = {
     "given": _("asked for by the user"),
     "mistake": _("among the most confident mistakes"),
     "doubtful": _("among the most doubtful: the first class leads the second by least"),
+    "undecided": _("among the most doubtful: the probability of a class is closest to one half"),
     "typical": _("among the most confident of its predicted class"),
     "random": _("drawn at random"),
 }
@@ -73,10 +72,11 @@ def choose(seen: Sequence[Seen], count: int, *, given: Iterable[str] = (), seed:
             raise UsageError(f"--exhibit {name!r} is none of the usable images", "name it relative to the image folder")
         taken.setdefault(match.name, "given")
     quota = -(-max(count - len(taken), 0) // 4)
+    doubt = "undecided" if any(one.several for one in seen) else "doubtful"
     lists: dict[str, Callable[[], Iterable[Seen]]] = {
-        "mistake": lambda: sorted((one for one in seen if one.wrong), key=lambda one: (-one.probability, one.name)),
-        "doubtful": lambda: sorted(seen, key=lambda one: (one.margin, one.name)),
-        "typical": lambda: _by_class(one for one in seen if not one.wrong),
+        "mistake": lambda: sorted((one for one in seen if one.mistake is not None), key=_by_mistake),
+        doubt: lambda: sorted(seen, key=lambda one: (one.margin, one.name)),
+        "typical": lambda: _by_class(one for one in seen if one.mistake is None),
         "random": lambda: sorted(
             seen, key=lambda one: hashlib.sha256(f"{seed}:{one.digest}:{one.name}".encode(errors="replace")).digest()
         ),
@@ -87,6 +87,10 @@ def choose(seen: Sequence[Seen], count: int, *, given: Iterable[str] = (), seed:
         for one in fresh[: max(room, 0)]:
             taken[one.name] = why
     return tuple(Choice(name, why) for name, why in taken.items())
+
+
+def _by_mistake(one: Seen) -> tuple[float, str]:
+    return -(one.mistake or 0.0), one.name
 
 
 def _by_stem(name: str, seen: Sequence[Seen]) -> Seen | None:

@@ -11,7 +11,7 @@ from reportgen.engine.plan import Planned, about_model, plan_examination
 from reportgen.engine.requests import Ascent, Backward
 from reportgen.engine.sampling import Sampling, plan_sampling
 from reportgen.job import Job
-from reportgen.scanned import read_scan
+from reportgen.scanned import Scanned, known_truth, read_scan
 from reportgen.store import Store
 from reportgen.subject.subject import Subject
 from reportgen.techniques.technique import Case
@@ -43,15 +43,19 @@ def words(job: Job, subject: Subject, made: Blueprint, store: Store, spent: Mapp
     short = f", {scanning} backward from the last layer" if any(isinstance(one, Backward) for one in rows) else ""
     told = _passes(scanning, lacking) + (short if scanning else "")
     lines.append(f"3 scan     {len(digests)} images, {len(digests) - lacking} stored: {told}")
-    trial = steps.trial(job, subject, made, store)
+    known = known_truth(job, subject, made)
+    trial = steps.trial(job, subject, made, store, known)
     tried = trial.lacking if trial is not None else 0
     if tried:
         batches = -(-tried // made.batch)
         lines.append(f"3 swap     {tried} labelled images with red and blue exchanged: {_passes(batches, tried)}")
-    exact = lacking == 0
+    scanned = read_scan(job, subject, made, shards, known) if lacking == 0 else None
+    exact = scanned is not None
     wanted = min(job.preset_values.exhibits, len(digests))
-    if exact:
-        batches, images, backwards, missing, stored = _exactly(job, subject, made, store, shards)
+    if scanned is not None:
+        examination = plan_examination(made.planned, scanned.cases, store, made.batch)
+        batches, images, backwards = examination.passes(made.batch)
+        missing, stored = examination.missing, examination.stored
         lines.append(
             f"4 examine  {stored + missing} results about exhibits, {stored} stored: "
             f"{_passes(batches, images)}, {backwards} backward"
@@ -65,7 +69,7 @@ def words(job: Job, subject: Subject, made: Blueprint, store: Store, spent: Mapp
             f"4 examine  at most {examination.missing} results about {wanted} exhibits: at most "
             f"{_passes(batches, images)}, {backwards} backward where one class of each is explained"
         )
-    sampling = _sampling(job, subject, made, store, shards if exact else None)
+    sampling = _sampling(job, subject, made, store, scanned)
     batches_too, images_too, backwards_too = sampling.passes()
     if sampling.stored + sampling.missing:
         bound = "" if exact else "at most "
@@ -106,18 +110,10 @@ def _ascents(made: Blueprint, store: Store) -> tuple[int, float]:
     return climbs, share
 
 
-def _exactly(
-    job: Job, subject: Subject, made: Blueprint, store: Store, shards: Mapping[str, Any]
-) -> tuple[int, int, int, int, int]:
-    scanned = read_scan(job, subject, made, shards)
-    examination = plan_examination(made.planned, scanned.cases, store, made.batch)
-    return (*examination.passes(made.batch), examination.missing, examination.stored)
-
-
-def _sampling(job: Job, subject: Subject, made: Blueprint, store: Store, shards: Mapping[str, Any] | None) -> Sampling:
+def _sampling(job: Job, subject: Subject, made: Blueprint, store: Store, scanned: Scanned | None) -> Sampling:
     """What is measured; where the scan decides which images, as if nothing about them were stored."""
-    if shards is not None:
-        return plan_sampling(made.planned, read_scan(job, subject, made, shards).sample, store, made.batch)
+    if scanned is not None:
+        return plan_sampling(made.planned, scanned.sample, store, made.batch)
     count = min(job.preset_values.sample, len({image.digest for image in subject.images}))
     return plan_sampling(made.planned, [Case("", "", (0,), (), place) for place in range(count)], store, made.batch)
 

@@ -120,7 +120,11 @@ class Job(BaseModel):
         None, SUBJECT, "own preprocessing: PIL image to (C,H,W) tensor", "package.module:callable"
     )
     truth: Path | None = _option(
-        None, SUBJECT, "CSV with columns image,label[,group,slice]; otherwise class-named folders", "FILE.csv"
+        None,
+        SUBJECT,
+        "CSV with columns image,label[,group,slice], several labels as cat;dog or as columns of 0 and 1; otherwise "
+        "class-named folders",
+        "FILE.csv",
     )
     masks: Path | None = _option(
         None, SUBJECT, "segmentation masks, called as their images, to see how much of the maps lies inside", "DIR"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,26 @@ class Labelled:
     def right(self) -> NDArray[np.bool_]:
         """(n,) whether the class ranked first is the true one."""
         return np.equal(self.truth, self.predicted)
+
+
+class Believed(Protocol):
+    """Statements, n of them, with the confidence in each and whether it held: what calibration is about."""
+
+    @property
+    def confidence(self) -> Numbers:
+        """(n,) probability that the model gives the statement."""
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(n,) whether it holds."""
+
+    @property
+    def units(self) -> Integers:
+        """(n,) which statements belong together; equal numbers are one group."""
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any do."""
 
 
 def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float]:
@@ -162,7 +182,7 @@ def auroc(seen: Labelled) -> dict[str, Any] | None:
     influence = np.zeros(len(seen.truth))
     most = len(seen.truth)
     for one in both:
-        area, own = _area(seen.odds[:, one], seen.truth == one)
+        area, own = area_under_curve(seen.odds[:, one], seen.truth == one)
         areas.append(area)
         influence += own / len(both)
         most = min(most, int((seen.truth == one).sum()), int((seen.truth != one).sum()))
@@ -171,8 +191,13 @@ def auroc(seen: Labelled) -> dict[str, Any] | None:
     return measured(value, len(seen.truth), ends)
 
 
-def _area(odds: Numbers, positive: NDArray[np.bool_]) -> tuple[float, Numbers]:
-    """Area under the curve of one class, and each image's influence on it: its placement among the other kind."""
+def area_under_curve(odds: Numbers, positive: NDArray[np.bool_]) -> tuple[float, Numbers]:
+    """Area under the ROC curve of one class, and each image's influence on it, by its placement among the other kind.
+
+    Args:
+        odds: (n,) what ranks the images.
+        positive: (n,) whether they are of the class; some are and some are not.
+    """
     above, below = np.sort(odds[positive]), np.sort(odds[~positive])
 
     def placed(values: Numbers, among: Numbers) -> Numbers:
@@ -187,7 +212,7 @@ def _area(odds: Numbers, positive: NDArray[np.bool_]) -> tuple[float, Numbers]:
     return area, (placements - area) / np.where(positive, len(above), len(below))
 
 
-def calibration_bins(seen: Labelled) -> list[dict[str, Any]]:
+def calibration_bins(seen: Believed) -> list[dict[str, Any]]:
     """For each of `BINS` equal stretches of confidence that holds images: how many, mean confidence, accuracy."""
     place = binned(seen.confidence)
     bins: list[dict[str, Any]] = []
@@ -210,12 +235,12 @@ def binned(confidence: Numbers) -> Integers:
     return place
 
 
-def calibration_error(seen: Labelled) -> dict[str, Any]:
+def calibration_error(seen: Believed) -> dict[str, Any]:
     """Expected calibration error: mean over images of |mean confidence − accuracy| of their bin (Guo et al. 2017).
 
     Few images make it too large: within a bin, accuracy then differs from confidence by chance alone.
     """
-    n = len(seen.truth)
+    n = len(seen.confidence)
     place = binned(seen.confidence)
     gaps = np.bincount(place, weights=seen.confidence - seen.right, minlength=BINS)
     value = float(np.abs(gaps).sum() / n)

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from reportgen import exhibits
 from reportgen.blueprint import Blueprint
 from reportgen.engine.resolution import Resolution
 from reportgen.engine.shards import Shards
-from reportgen.errors import EntryVanished, ImagesError, PassError, UsageError
+from reportgen.errors import EntryVanished, ImagesError, LabelsError, PassError, UsageError
 from reportgen.exhibits import Choice, Seen
 from reportgen.job import Job
 from reportgen.privacy import Names, shown_groups, shown_names, shown_skipped
 from reportgen.sample import Drawable, draw_sample
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
-from reportgen.subject.truth import Truth, truth_from_csv, truth_from_folders
+from reportgen.subject.truth import Truth, truth_from_folders
+from reportgen.subject.truth_table import truth_from_csv
 from reportgen.summary import UNANSWERED, Predicted
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case
 from reportgen.trial import Trial
+
+Known = tuple[Mapping[str, Truth], tuple[str, ...]]
+"""True classes by image name, and the folders whose names are no class."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,9 @@ class Scanned:
     trial: Trial | None = None
 
 
-def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards]) -> Scanned:
+def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards], known: Known) -> Scanned:
     """What the rows of a finished scan say: usable images, exhibits, classes explained."""
-    truth, unmatched = known_truth(job, subject, made.resolution)
+    truth, unmatched = known
     used: list[Predicted] = []
     skipped = list(subject.skipped)
     predictions = shards[Predictions.name]
@@ -79,7 +85,8 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
         raise ImagesError(f"none of {len(skipped)} files is a usable image ({reasons})", remedy)
     showable = used if job.exhibit else [one for one in used if one.answered] or used
     wanted = job.preset_values.exhibits
-    choices = exhibits.choose([_seen(one) for one in showable], wanted, given=job.exhibit, seed=job.seed)
+    see = _decided if any(one.single is None for one in truth.values()) else _seen
+    choices = exhibits.choose([see(one) for one in showable], wanted, given=job.exhibit, seed=job.seed)
     skipped.sort(key=lambda one: one.name)
     used, choices = _called(job.names, used, choices)
     by_name = {one.name: one for one in used}
@@ -94,13 +101,16 @@ def _sample(job: Job, made: Blueprint, used: Sequence[Predicted]) -> tuple[Case,
     if not count or not any(one.technique.scope == "sample" for one in made.planned):
         return ()
     by_name = {one.name: one for one in used}
-    drawable = [
-        Drawable(one.name, one.digest, one.truth.label if one.truth else one.first) for one in used if one.answered
-    ]
+    drawable = [Drawable(one.name, one.digest, _stratum(one)) for one in used if one.answered]
     drawn = (by_name[name] for name in draw_sample(drawable, count, seed=job.seed))
     return tuple(
         Case(one.name, one.digest, (one.first,), ("predicted",), place, one.truth) for place, one in enumerate(drawn)
     )
+
+
+def _stratum(one: Predicted) -> int:
+    single = one.truth.single if one.truth is not None else None
+    return one.first if single is None else single
 
 
 def _called(
@@ -118,39 +128,80 @@ def _called(
     return renamed, tuple(replace(choice, name=called[choice.name]) for choice in choices)
 
 
-def known_truth(job: Job, subject: Subject, resolution: Resolution) -> tuple[Mapping[str, Truth], tuple[str, ...]]:
-    """True classes by image name, and the folders whose names are no class."""
+def known_truth(job: Job, subject: Subject, made: Blueprint) -> Known:
+    """What ``--truth``, the images themselves, or else their folders say. Raises LabelsError."""
+    resolution = made.resolution
     classes = resolution.labels or tuple(str(i) for i in range(resolution.classes))
     if job.truth is not None:
         others = (*subject.others, *(one.name for one in subject.skipped))
-        return truth_from_csv(job.truth, [image.name for image in subject.images], classes, others=others), ()
+        images = [image.name for image in subject.images]
+        truth = truth_from_csv(job.truth, images, classes, others=others, several=resolution.several)
+        if any(one.single is None for one in truth.values()):
+            _check_kept(made)
+        return truth, ()
     if subject.given_truth:
         return subject.given_truth, ()
     found = truth_from_folders([image.name for image in subject.images], classes)
     return found.truth, found.unmatched
 
 
+def _check_kept(made: Blueprint) -> None:
+    """Where an image may show several classes, all of them are decided. Raises LabelsError."""
+    classes = made.resolution.classes
+    predictions = next(one.technique for one in made.planned if isinstance(one.technique, Predictions))
+    kept = predictions.kept(classes, independent=True)
+    if kept < classes:
+        raise LabelsError(
+            f"--truth gives images several of {classes} classes, and the scores of {kept} are kept",
+            f"--set predictions.top={classes} keeps all",
+        )
+
+
 def _seen(one: Predicted) -> Seen:
     probability = one.row["probability"]
     second = float(probability[1]) if len(probability) > 1 else 0.0
     first = float(probability[0])
-    return Seen(one.name, one.digest, one.first, first, first - second, one.truth.label if one.truth else None)
+    wrong = one.truth is not None and one.truth.single != one.first
+    return Seen(one.name, one.digest, one.first, first, first - second, first if wrong else None)
+
+
+def _decided(one: Predicted) -> Seen:
+    """The same where every class is decided by itself."""
+    probability = dict(zip(one.row["index"].tolist(), one.row["probability"].tolist(), strict=True))
+    mistakes = [probability[index] for index in one.wrongly_named] + [1 - probability[index] for index in one.missed]
+    margin = float(np.abs(2 * one.row["probability"] - 1).min())
+    first = float(one.row["probability"][0])
+    return Seen(one.name, one.digest, one.first, first, margin, max(mistakes, default=None), several=True)
 
 
 def _case(one: Predicted, place: int, job: Job, resolution: Resolution) -> Case:
     """The exhibit with the classes that ``--target`` means for it, each once."""
     targets: dict[int, str] = {}
     for word in job.target:
-        if word == "predicted":
-            targets.setdefault(one.first, word)
-        elif word == "true":
-            if one.truth is not None:
-                targets.setdefault(one.truth.label, word)
-        else:
-            targets.setdefault(class_named(word, resolution), word)
+        for index, known in _meant(one, word, resolution):
+            targets.setdefault(index, known)
     if not targets:
         targets[one.first] = "predicted"
     return Case(one.name, one.digest, tuple(targets), tuple(targets.values()), place, one.truth)
+
+
+def _meant(one: Predicted, word: str, resolution: Resolution) -> list[tuple[int, str]]:
+    """The classes that a word of ``--target`` means for an image, each with what it is of it (see `Case.known`).
+
+    Where an image may show several: as predicted the first, and the most probable of those that are wrongly named; as
+    true the one that is missed by most, or else the most probable.
+    """
+    truth = one.truth
+    several = truth is not None and truth.single is None
+    if word == "predicted":
+        return [(one.first, word), *((index, "named") for index in one.wrongly_named[:1] if several)]
+    if word != "true":
+        return [(class_named(word, resolution), word)]
+    if truth is None or not several:
+        return [] if truth is None else [(index, word) for index in truth.labels]
+    known = word if one.first in one.wrongly_named else "missed"
+    right = [index for index in one.named if index in truth.labels]
+    return [(index, known) for index in (*one.missed, *right)[:1]]
 
 
 def class_named(word: str, resolution: Resolution) -> int:

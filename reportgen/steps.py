@@ -20,7 +20,7 @@ from reportgen.laboratory import Laboratory
 from reportgen.pictures import Pictures, preparer
 from reportgen.progress import Progress
 from reportgen.reference import look_at_reference
-from reportgen.scanned import Scanned, known_truth, read_scan
+from reportgen.scanned import Known, Scanned, known_truth, read_scan
 from reportgen.store import Array, Store, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.subject import Subject
@@ -66,8 +66,10 @@ def scan(
     Raises:
         EntryVanished: if rows that were planned on are gone.
         ImagesError: if no image can be used.
+        LabelsError: if the true classes cannot be read, before anything is run.
         OutOfMemory: if a batch did not fit.
     """
+    known = known_truth(job, subject, made)
     shards = open_shards(made, store)
     digests = {image.digest for image in subject.images}
     lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
@@ -83,11 +85,11 @@ def scan(
     else:
         for one in shards.values():
             one.release()
-    scanned = read_scan(job, subject, made, shards)
+    scanned = read_scan(job, subject, made, shards, known)
     compared = look_at_reference(
         subject.reference, shards.values(), job.names, told, threads=threads, progress=progress
     )
-    tested = trial(job, subject, made, store)
+    tested = trial(job, subject, made, store, known)
     if tested is not None and tested.lacking:
         turned = opposite(preparer(subject, made.resolution))
         worker = laboratory.worker(made.resolution, turned, told)
@@ -95,12 +97,12 @@ def scan(
     return replace(scanned, failures=failures, computed=computed, seconds=seconds, reference=compared, trial=tested)
 
 
-def trial(job: Job, subject: Subject, made: Blueprint, store: Store) -> Trial | None:
+def trial(job: Job, subject: Subject, made: Blueprint, store: Store, known: Known) -> Trial | None:
     """Which labelled images are tried with their channels in the opposite order; None where that tells nothing."""
     if Predictions.name not in made.shown or int(made.resolution.pipeline["channels"]) != 3:
         return None
-    truth, _unmatched = known_truth(job, subject, made.resolution)
-    labelled = [image.digest for image in subject.images if image.name in truth]
+    truth, _unmatched = known
+    labelled = [image.digest for image in subject.images if (one := truth.get(image.name)) and one.single is not None]
     planned = next(one for one in made.planned if one.name == Predictions.name)
     return Trial.of(labelled, planned, store, job.seed)
 

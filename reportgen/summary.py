@@ -14,6 +14,7 @@ import reportgen
 from reportgen.engine.resolution import Resolution
 from reportgen.exhibits import WHY, Choice
 from reportgen.job import Job
+from reportgen.multilabel import THRESHOLD
 from reportgen.store import Array
 from reportgen.subject.images import Skipped
 from reportgen.subject.subject import Subject
@@ -44,6 +45,23 @@ class Predicted:
         return int(self.row["index"][0])
 
     @property
+    def named(self) -> tuple[int, ...]:
+        """The classes that are given `THRESHOLD` or more, strongest first, where every class is decided by itself."""
+        return tuple(self.row["index"][self.row["probability"] >= THRESHOLD].tolist())
+
+    @property
+    def missed(self) -> tuple[int, ...]:
+        """The true classes that are not named, least probable first."""
+        lacking = set(self.truth.labels if self.truth is not None else ()).difference(self.named)
+        return tuple(one for one in reversed(self.row["index"].tolist()) if one in lacking)
+
+    @property
+    def wrongly_named(self) -> tuple[int, ...]:
+        """The classes that are named and are no true ones, strongest first; none where nothing is known."""
+        true = set(self.named if self.truth is None else self.truth.labels)
+        return tuple(one for one in self.named if one not in true)
+
+    @property
     def answered(self) -> bool:
         """Whether its probabilities are numbers: what is made of them can be shown."""
         return bool(np.isfinite(self.row["probability"]).all())
@@ -52,21 +70,28 @@ class Predicted:
 def prediction_facts(one: Predicted, resolution: Resolution) -> dict[str, Any]:
     """One entry of ``predictions``."""
     row = one.row
-    shown = min(SHOWN_CLASSES, len(row["index"]))
-    top = [
-        {
-            "index": int(row["index"][i]),
-            "label": resolution.label(int(row["index"][i])),
-            "probability": float(row["probability"][i]),
-            "logit": float(row["logits"][i]),
+
+    def scored(place: int) -> dict[str, Any]:
+        return {
+            **_class(int(row["index"][place]), resolution),
+            "probability": float(row["probability"][place]),
+            "logit": float(row["logits"][place]),
         }
-        for i in range(shown)
-    ]
+
+    top = [scored(place) for place in range(min(SHOWN_CLASSES, len(row["index"])))]
     told: dict[str, Any] = {"image": one.name, "sha256": one.digest, "top": top, "entropy": float(row["entropy"])}
     if one.truth is not None:
-        told["truth"] = {"index": one.truth.label, "label": resolution.label(one.truth.label)}
+        if one.truth.single is not None:
+            told["truth"] = _class(one.truth.single, resolution)
+        else:
+            told["truths"] = [_class(index, resolution) for index in one.truth.labels]
+            told["named"] = [scored(place) for place in range(len(one.named))]
         told |= {name: value for name in ("group", "slice") if (value := getattr(one.truth, name)) is not None}
     return told
+
+
+def _class(index: int, resolution: Resolution) -> dict[str, Any]:
+    return {"index": index, "label": resolution.label(index)}
 
 
 def model_facts(subject: Subject, resolution: Resolution) -> dict[str, Any]:

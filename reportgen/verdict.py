@@ -27,6 +27,8 @@ def verdict(facts: Mapping[str, Any], findings: Sequence[Finding]) -> Message:
 
 def _about_accuracy(metrics: Mapping[str, Any]) -> Message:
     accuracy = metrics.get("accuracy")
+    if exact := metrics.get("exact_match"):
+        return _about_decisions(exact, metrics.get("macro_f1"))
     if not accuracy:
         return _("No true classes given, so nothing is said about accuracy")
     low, high = (f"{100 * end:.1f}" for end in accuracy["interval"])
@@ -37,6 +39,20 @@ def _about_accuracy(metrics: Mapping[str, Any]) -> Message:
         low=low,
         high=high,
     )
+
+
+def _about_decisions(exact: Mapping[str, Any], macro: Mapping[str, Any] | None) -> Message:
+    low, high = (f"{100 * end:.1f}" for end in exact["interval"])
+    said = _(
+        "All classes are decided correctly for {right} of {n} labelled images (95 % interval of this share: {low} to "
+        "{high} %)",
+        right=round(exact["value"] * exact["n"]),
+        n=exact["n"],
+        low=low,
+        high=high,
+    )
+    mean = None if macro is None else f"{100 * macro['value']:.1f}"
+    return said if mean is None else _("{said}, and F1 is {mean} % on average over classes", said=said, mean=mean)
 
 
 def _warned(findings: Sequence[Finding]) -> Message:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import reportgen
 import reportgen.errors
-from reportgen.errors import ImagesError, UsageError
+from reportgen.errors import ImagesError, LabelsError, UsageError
 from reportgen.techniques import registry
 from tests.networks import lively
 
@@ -299,6 +299,15 @@ def test_truth_makes_mistakes_exhibits_with_two_classes(tmp_path: Path, network:
     }
     # one backward for the predicted classes of the batch, one for the true class of the mistake
     assert report.facts["passes"]["backward"] == {"batches": 2, "samples": 5}
+
+
+def test_truth_that_does_not_fit_is_told_before_the_work(tmp_path: Path, network: nn.Module) -> None:
+    photographs(tmp_path / "images", 3)
+    (tmp_path / "truth.csv").write_text("image,label\n000.png,dragon\n")
+    model = Counting(network)
+    with pytest.raises(LabelsError, match="dragon"):
+        reportgen.audit(model, tmp_path / "images", truth=tmp_path / "truth.csv", **QUICK)
+    assert model.calls == [2]  # the look at the layers
 
 
 def test_a_folder_of_whatever(tmp_path: Path, network: nn.Module) -> None:

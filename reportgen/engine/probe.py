@@ -103,7 +103,7 @@ class EngineProbe:
         if not any(isinstance(need, Forward) and need.inputs == derivation for need in self.needs):
             raise Undeclared(f"inputs derived by {derivation}")
         assert self.alone is not None
-        return probabilities_of(self.alone.derived_scores(derivation), self._independent)
+        return probabilities_of(self.alone.derived_scores(derivation), self.independent)
 
     def inputs(self) -> Tensor:
         if self.bench is None:
@@ -123,7 +123,7 @@ class EngineProbe:
     def faded_probabilities(self, fading: Fading, maps: Sequence[Tensor]) -> Tensor:
         if fading not in self.needs or self.bench is None or len(maps) != fading.maps:
             raise Undeclared(f"{fading.kind} by {len(maps)} maps")
-        return probabilities_of(self.bench.faded_scores(fading, maps), self._independent)
+        return probabilities_of(self.bench.faded_scores(fading, maps), self.independent)
 
     def ascended(self, request: Ascent) -> Ascended:
         if request not in self.needs or self.ascend is None:
@@ -142,10 +142,10 @@ class EngineProbe:
         return trace.scores.detach()[: trace.count]
 
     def probabilities(self) -> Tensor:
-        return probabilities_of(self.scores(), self._independent)
+        return probabilities_of(self.scores(), self.independent)
 
     def entropy(self) -> Tensor:
-        return entropy_of(self.scores(), self._independent)
+        return entropy_of(self.scores(), self.independent)
 
     def activation(self, layer: str) -> Tensor:
         if not any(isinstance(need, Forward) and layer in need.taps for need in self.needs):
@@ -212,7 +212,7 @@ class EngineProbe:
         state = state_of(self.passes.module, self.passes.noise(1))
         scores = self.passes.forward(self.passes.noise(2), 2).scores
         assert scores is not None
-        return {**state, "scores_are_probabilities": not self._independent and are_probabilities(scores)}
+        return {**state, "scores_are_probabilities": not self.independent and are_probabilities(scores)}
 
     def profiled(self) -> dict[str, Any]:
         from reportgen.engine.profiling import measure
@@ -228,7 +228,7 @@ class EngineProbe:
         return weight.detach()
 
     @property
-    def _independent(self) -> bool:
+    def independent(self) -> bool:
         return self.resolution.independent
 
     def _traced(self) -> Trace:

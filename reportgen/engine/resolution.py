@@ -163,6 +163,11 @@ class Resolution:
         """Whether class probabilities are independent of one another (sigmoid), not a distribution (softmax)."""
         return self.output_kind in ("sigmoid", "multilabel") or self.outputs == 1
 
+    @property
+    def several(self) -> bool:
+        """Whether an image may show several classes, or none."""
+        return self.independent and self.outputs > 1
+
     def layer(self, name: str) -> Layer:
         """The layer of that name. Raises LayerError."""
         for layer in self.layers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -153,12 +153,28 @@ def contents(document: Document) -> list[Entry]:
     ]
 
 
-def verdict_of(prediction: Mapping[str, Any]) -> str:
-    """``right`` or ``wrong`` where the true class is known, otherwise ``unknown``."""
+def true_indices(prediction: Mapping[str, Any]) -> set[int]:
+    """Numbers of the classes that an image is known to show."""
     truth = prediction.get("truth")
-    if not truth:
+    return {one["index"] for one in (prediction.get("truths") or ([truth] if truth else []))}
+
+
+def said_indices(prediction: Mapping[str, Any]) -> set[int]:
+    """Number of the class that the model ranks first; of those that it names where an image may show several."""
+    named = prediction.get("named")
+    return {one["index"] for one in (prediction["top"][:1] if named is None else named)}
+
+
+def classes_of(predictions: Iterable[Mapping[str, Any]], indices: Callable[[Mapping[str, Any]], set[int]]) -> set[int]:
+    """Numbers of the classes that any image is known to show, or is said to."""
+    return {index for one in predictions for index in indices(one)}
+
+
+def verdict_of(prediction: Mapping[str, Any]) -> str:
+    """``right`` or ``wrong`` where the true classes are known, otherwise ``unknown``."""
+    if not prediction.get("truth") and prediction.get("truths") is None:
         return "unknown"
-    return "right" if truth["index"] == prediction["top"][0]["index"] else "wrong"
+    return "right" if said_indices(prediction) == true_indices(prediction) else "wrong"
 
 
 def context_of(document: Document, show: Show, formula: Formula, **more: Any) -> Mapping[str, Any]:
@@ -174,6 +190,9 @@ def context_of(document: Document, show: Show, formula: Formula, **more: Any) ->
         "contents": contents(document),
         "section_numbers": numbered_sections(document),
         "verdict_of": verdict_of,
+        "true_indices": true_indices,
+        "said_indices": said_indices,
+        "classes_of": classes_of,
         "references": references,
         "listed_references": listed,
         **more,

@@ -119,13 +119,17 @@ class Scored(Class):
 
 
 class Prediction(_Part):
-    """One image."""
+    """One image. Where it may show several classes, `truths` are those that it shows, and `named` those that the model
+    gives a probability of at least one half; `truth` is left out.
+    """
 
     image: str
     sha256: str
     top: list[Scored]
     entropy: float
     truth: Class | None = None
+    truths: list[Class] | None = None
+    named: list[Scored] | None = None
     group: str | None = None
     slice: str | None = None
 
@@ -139,27 +143,44 @@ class Measured(_Part):
 
 
 class ClassMetrics(Class):
-    """How often a class is recognised, and how often its name is right; only what has a base."""
+    """How often a class is recognised, and how often its name is right; only what has a base. Where images may show
+    several classes, also how many show this one, and how well its probability tells them from the others.
+    """
 
     recall: Measured | None = None
     precision: Measured | None = None
+    positives: int | None = None
+    prevalence: Measured | None = None
+    f1: Measured | None = None
+    auroc: Measured | None = None
+    average_precision: Measured | None = None
 
 
 class SliceMetrics(_Part):
-    """One named part of the data."""
+    """One named part of the data: accuracy, or the two others where images may show several classes."""
 
     slice: str
-    accuracy: Measured
+    accuracy: Measured | None = None
+    exact_match: Measured | None = None
+    micro_f1: Measured | None = None
 
 
 class Metrics(_Part):
-    """Numbers about the whole set; only where the truth is known."""
+    """Numbers about the whole set; only where the truth is known. Where images may show several classes, each of these
+    is decided by itself: accuracy, balanced accuracy and top 5 are left out, the area is the mean over classes, and the
+    calibration error is that of all decisions.
+    """
 
     accuracy: Measured | None = None
     balanced_accuracy: Measured | None = None
     auroc: Measured | None = None
     ece: Measured | None = None
     top5: Measured | None = None
+    exact_match: Measured | None = None
+    hamming_loss: Measured | None = None
+    micro_f1: Measured | None = None
+    macro_f1: Measured | None = None
+    mean_average_precision: Measured | None = None
     per_class: list[ClassMetrics] | None = None
     per_slice: list[SliceMetrics] | None = None
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reportgen.findings import Finding, FindingRule, Limits
-from reportgen.metrics import BINS, FEWEST, Labelled, binned, calibration_error, proportion, wilson
+from reportgen.metrics import BINS, FEWEST, Believed, Labelled, binned, calibration_error, proportion, wilson
+from reportgen.multilabel import Marked
 from reportgen.relabelling import Renamed
 from reportgen.text import Message, _
 
@@ -27,7 +28,8 @@ class Answers:
         logits: (n, K) scores of the classes kept, strongest first.
         index: (n, K) their class numbers.
         rest: (n,) probability that the first class leaves to the others.
-        seen: the labelled ones; None where there are none.
+        seen: the labelled ones; None where there are none, or where images may show several classes.
+        marked: the same where they may.
         renamed: the renaming of classes that fits best, where one could be looked for.
         channels: what the opposite order of colour channels gains, where it was tried.
         varied: whether any of the images differ as the network saw them.
@@ -37,6 +39,7 @@ class Answers:
     index: NDArray[np.int64]
     rest: NDArray[np.float64]
     seen: Labelled | None
+    marked: Marked | None
     renamed: Renamed | None
     channels: Mapping[str, Any] | None
     varied: Callable[[], bool]
@@ -81,11 +84,14 @@ def concluded(answers: Answers) -> Iterator[Finding]:
         if found:
             yield from found
             return
-    for rule in (_one_class, _saturated):
-        yield from rule(answers)
+    yield from _one_class(answers)
+    if answers.marked is None:  # what is left to other classes tells nothing where an image may show several
+        yield from _saturated(answers)
     if answers.seen is not None:
-        for about_truth in (_below_majority, _calibration, _weak_slice):
-            yield from about_truth(answers.seen, answers.limits)
+        yield from _below_majority(answers.seen, answers.limits)
+    if (known := answers.marked or answers.seen) is not None:
+        for about_truth in (_calibration, _weak_slice):
+            yield from about_truth(known, answers.limits)
     yield from _renamed(answers)
     yield from _channels(answers)
 
@@ -193,42 +199,55 @@ def _below_majority(seen: Labelled, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def chance_error(seen: Labelled) -> float:
+def chance_error(seen: Believed) -> float:
     """The calibration error to be expected of confidence that is deserved to the last digit, for so many images.
 
     In a bin the number of right answers then scatters about the sum of the confidences by the root of Σ p(1−p); the
     mean of the absolute deviation is √(2/π) times that.
     """
     scatter = np.bincount(binned(seen.confidence), weights=seen.confidence * (1 - seen.confidence), minlength=BINS)
-    return float(np.sqrt(np.maximum(scatter, 0)).sum() * sqrt(2 / pi) / len(seen.truth))
+    return float(np.sqrt(np.maximum(scatter, 0)).sum() * sqrt(2 / pi) / len(seen.confidence))
 
 
-def _calibration(seen: Labelled, limits: Limits) -> Iterator[Finding]:
-    found = calibration_error(seen)
-    limit, chance = CALIBRATION.limit(limits), chance_error(seen)
-    if seen.witnesses < FEWEST or len(seen.truth) < 5 * FEWEST or found["interval"][0] - chance < limit:
+def _calibration(seen: Labelled | Marked, limits: Limits) -> Iterator[Finding]:
+    believed: Believed = seen.decisions if isinstance(seen, Marked) else seen
+    found, n = calibration_error(believed), len(seen.truth)
+    limit, chance = CALIBRATION.limit(limits), chance_error(believed)
+    if seen.witnesses < FEWEST or n < 5 * FEWEST or found["interval"][0] - chance < limit:
         return
-    over = float(seen.confidence.mean()) > float(seen.right.mean())
+    over = float(believed.confidence.mean()) > float(believed.right.mean())
+    told = {"value": _percent(found["value"]), "n": n, "ends": _ends(found["interval"]), "chance": _percent(chance)}
     yield CALIBRATION.found(
-        _(
-            "Confidence and accuracy differ by {value} on average (expected calibration error on {n} images, 95 % "
-            "interval {ends}; {chance} would be chance): the network is {how}. Calibrate it, as by a temperature "
-            "chosen on images that were not trained on, before a threshold on confidence is used.",
-            value=_percent(found["value"]),
-            n=found["n"],
-            ends=_ends(found["interval"]),
-            chance=_percent(chance),
-            how=_("surer than it is right") if over else _("right more often than it is sure"),
-        ),
+        _of_decisions(over, told) if isinstance(seen, Marked) else _of_answers(over, told),
         value=found["value"],
         threshold=limit,
-        n=found["n"],
+        n=n,
         interval=tuple(found["interval"]),
         figures=("predictions-reliability",),
     )
 
 
-def _weak_slice(seen: Labelled, limits: Limits) -> Iterator[Finding]:
+def _of_answers(over: bool, told: Mapping[str, Any]) -> Message:
+    return _(
+        "Confidence and accuracy differ by {value} on average (expected calibration error on {n} images, 95 % "
+        "interval {ends}; {chance} would be chance): the network is {how}. Calibrate it, as by a temperature "
+        "chosen on images that were not trained on, before a threshold on confidence is used.",
+        how=_("surer than it is right") if over else _("right more often than it is sure"),
+        **told,
+    )
+
+
+def _of_decisions(over: bool, told: Mapping[str, Any]) -> Message:
+    return _(
+        "The probability of a class and the share of images that show it differ by {value} on average (expected "
+        "calibration error of all classes on {n} images, 95 % interval {ends}; {chance} would be chance): "
+        "probabilities are {how}. Calibrate them on images that were not trained on before a threshold is used.",
+        how=_("too high") if over else _("too low"),
+        **told,
+    )
+
+
+def _weak_slice(seen: Labelled | Marked, limits: Limits) -> Iterator[Finding]:
     limit = WEAK_SLICE.limit(limits)
     names = sorted({name for name in seen.slices if name is not None})
     weak: list[tuple[float, str, int, tuple[float, float]]] = []
@@ -243,9 +262,10 @@ def _weak_slice(seen: Labelled, limits: Limits) -> Iterator[Finding]:
         gap, name, n, ends = max(weak)
         yield WEAK_SLICE.found(
             _(
-                "Accuracy on {slice} ({n} images) is {gap} percentage points below that on the rest (interval {ends}, "
+                "{what} on {slice} ({n} images) is {gap} percentage points below that on the rest (interval {ends}, "
                 "widened for the {all} parts that were looked at). Such parts: {weak}. Look at their images and at how "
                 "many the network learned from.",
+                what=_("Accuracy") if isinstance(seen, Labelled) else _("Exact-match ratio"),
                 slice=name,
                 n=n,
                 gap=f"{100 * gap:.1f}",
@@ -261,8 +281,8 @@ def _weak_slice(seen: Labelled, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def _gap(seen: Labelled, inside: NDArray[np.bool_], looked_at: int) -> tuple[float, tuple[float, float]]:
-    """Accuracy outside less accuracy inside; the interval holds for all parts at once (Bonferroni)."""
+def _gap(seen: Labelled | Marked, inside: NDArray[np.bool_], looked_at: int) -> tuple[float, tuple[float, float]]:
+    """Share of right answers outside less that inside; the interval holds for all parts at once (Bonferroni)."""
     from scipy.special import stdtrit
 
     within, beyond = float(seen.right[inside].mean()), float(seen.right[~inside].mean())

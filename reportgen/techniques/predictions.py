@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from reportgen import multilabel
 from reportgen.engine.requests import Forward, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Figure, Panel, Picture, Row
 from reportgen.figures.metric_charts import MOST_CLASSES, confusion_chart, reliability_chart
 from reportgen.findings import Finding, FindingRule
-from reportgen.metrics import BINS, FEWEST, TOP, Labelled, calibration_bins, confusion, metrics
-from reportgen.relabelling import Renamed, paired_gain, renamed
+from reportgen.metrics import BINS, FEWEST, Believed, Labelled, calibration_bins, confusion, metrics
+from reportgen.multilabel import Marked
+from reportgen.relabelling import Renamed, renamed
 from reportgen.report.document import Reference
-from reportgen.store import Array
+from reportgen.techniques.prediction_rows import Rows
 from reportgen.techniques.prediction_rules import RULES, Answers, chance_error, concluded
-from reportgen.techniques.technique import Case, Evidence, Probe, Technique
+from reportgen.techniques.technique import Evidence, Probe, Technique
 from reportgen.text import Message, _
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 ALL_OF = 100
 """Scores of all classes are kept where there are no more."""
+ALL_INDEPENDENT = 1000
+"""The same where classes do not exclude each other: an image may show any of them."""
 MOST_CONFUSED = 20
 """Pairs of classes listed."""
 
@@ -41,7 +45,7 @@ class Predictions(Technique):
     Of images in the trial of the channels' order, ``swapped`` () is the class ranked first in the opposite order.
 
     Attributes:
-        top: how many classes are kept, where there are more than `ALL_OF`.
+        top: how many classes are kept, where there are more than `ALL_OF`, or `ALL_INDEPENDENT`.
     """
 
     name: ClassVar[str] = "predictions"
@@ -49,7 +53,7 @@ class Predictions(Technique):
     summary: ClassVar[str] = "scores of the strongest classes of every image; how often they are right"
     scope: ClassVar[Scope] = "scan"
     essential: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     rules: ClassVar[tuple[FindingRule, ...]] = RULES
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
@@ -106,11 +110,14 @@ class Predictions(Technique):
     def needs(self, resolution: Resolution) -> Needs:
         return (Forward(),)
 
+    def kept(self, classes: int, *, independent: bool) -> int:
+        """How many of the classes are kept."""
+        return classes if classes <= (ALL_INDEPENDENT if independent else ALL_OF) else min(self.top, classes)
+
     def compute(self, probe: Probe) -> dict[str, Tensor]:
         scores, probabilities = probe.scores(), probe.probabilities()
-        classes = scores.shape[1]
         # by score, not by probability: softmax saturates, scores do not
-        logits, index = scores.topk(classes if classes <= ALL_OF else min(self.top, classes), dim=1)
+        logits, index = scores.topk(self.kept(scores.shape[1], independent=probe.independent), dim=1)
         first = index[:, :1]
         others = probabilities.scatter(1, first, 0.0)
         return {
@@ -122,8 +129,7 @@ class Predictions(Technique):
         }
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
-        rows = _Rows(evidence)
-        seen = rows.labelled()
+        rows = Rows(evidence)
         certain = rows.probability[:, 0]
         told: dict[str, Any] = {
             "images": len(certain),
@@ -136,21 +142,18 @@ class Predictions(Technique):
             "channels": None,
             "metrics": {},
         }
-        if seen is None:
-            return told
-        label = evidence.resolution.label
-        fit = _renaming(seen, evidence.resolution)
-        return told | {
-            "groups": seen.witnesses if any(case.truth and case.truth.group for case in evidence.cases) else None,
-            "confused": _confused(seen, evidence.resolution),
-            "calibration": _calibration(seen) if len(seen.truth) >= FEWEST else None,
-            "renaming": None if fit is None else {"gain": dict(fit.gain), "pattern": fit.pattern, "shift": fit.shift},
-            "channels": rows.swapped(),
-            "metrics": dict(metrics(seen, evidence.resolution.classes, label)),
-        }
+        if (seen := rows.labelled()) is not None:
+            return told | _about_one(seen, evidence) | {"channels": rows.swapped()}
+        if (marked := rows.marked()) is not None:
+            return told | {
+                "groups": _groups(marked, evidence),
+                "calibration": _calibration(marked.decisions) if len(marked.truth) >= FEWEST else None,
+                "metrics": dict(multilabel.metrics(marked, evidence.resolution.label)),
+            }
+        return told
 
     def findings(self, results: Mapping[str, Any], evidence: Evidence) -> list[Finding]:
-        rows = _Rows(evidence)
+        rows = Rows(evidence)
         seen = rows.labelled()
         logits, index, rest = rows.different()
         answers = Answers(
@@ -158,6 +161,7 @@ class Predictions(Technique):
             index=index,
             rest=rest,
             seen=seen,
+            marked=rows.marked(),
             renamed=None if seen is None else _renaming(seen, evidence.resolution),
             channels=results["channels"],
             varied=lambda: evidence.varied(2),
@@ -167,7 +171,10 @@ class Predictions(Technique):
         return list(concluded(answers))
 
     def figures(self, evidence: Evidence) -> Iterator[Figure]:
-        seen = _Rows(evidence).labelled()
+        rows = Rows(evidence)
+        seen, marked = rows.labelled(), rows.marked()
+        if marked is not None and len(marked.truth) >= FEWEST:
+            yield self._decisions(marked, evidence)
         if seen is None or len(seen.truth) < FEWEST:
             return
         yield self._reliability(seen, evidence)
@@ -205,98 +212,46 @@ class Predictions(Technique):
         )
         return self._figure("reliability", picture, caption, _("accuracy over confidence"))
 
+    def _decisions(self, marked: Marked, evidence: Evidence) -> Figure:
+        words = {
+            "confidence": evidence.words(_("probability")),
+            "accuracy": evidence.words(_("share that show the class")),
+            "images": evidence.words(_("decisions")),
+        }
+        picture = reliability_chart(calibration_bins(marked.decisions), **words, han=evidence.han)
+        caption = _(
+            "Reliability diagram of {n} decisions, one for each class and labelled image, in {bins} equal stretches of "
+            "probability. Left: share of the decisions in which the image shows the class over their mean "
+            "probability, with 95 % intervals; below the dashed line the network gives classes too much. Right: how "
+            "many decisions each stretch holds.",
+            n=marked.truth.size,
+            bins=BINS,
+        )
+        return self._figure("reliability", picture, caption, _("share that show the class over probability"))
+
     def _figure(self, what: str, picture: Picture, caption: Message, alt: Message) -> Figure:
         panel = Panel(picture, Message(""), alt, name=what)
         return Figure(f"{self.name}-{what}", self.name, (Row((panel,)),), caption, columns=1, wide=True)
 
 
-class _Rows:
-    """The rows of all images as arrays, n of them in the order of their names."""
-
-    def __init__(self, evidence: Evidence) -> None:
-        self.cases: Sequence[Case] = evidence.cases
-        self.resolution = evidence.resolution
-        rows = [evidence.read(case) for case in self.cases]
-        self._rows = rows
-
-        def stacked(name: str) -> Array:
-            return np.stack([row[name] for row in rows]) if rows else np.zeros((0, 1))
-
-        self.logits = stacked("logits").astype(np.float64)
-        self.index = stacked("index").astype(np.int64)
-        self.probability = stacked("probability").astype(np.float64)
-        self.rest = stacked("rest").astype(np.float64)
-
-    def different(self) -> tuple[Array, Array, Array]:
-        """Logits, class numbers and what is left to other classes, of every different image once."""
-        first = {case.digest: place for place, case in reversed(list(enumerate(self.cases)))}
-        places = sorted(first.values())
-        return self.logits[places], self.index[places], self.rest[places]
-
-    def _known(self) -> Array:
-        return np.array([place for place, case in enumerate(self.cases) if case.truth is not None], dtype=np.int64)
-
-    def labelled(self) -> Labelled | None:
-        """Those whose true class is known; None where there are none."""
-        known = self._known()
-        if not len(known):
-            return None
-        cases = [self.cases[place] for place in known]
-        truths = [case.truth for case in cases if case.truth is not None]
-        truth = np.array([one.label for one in truths], dtype=np.int64)
-        index = self.index[known]
-        units, grouped = _units(cases)
-        return Labelled(
-            truth=truth,
-            predicted=index[:, 0],
-            confidence=np.clip(np.nan_to_num(self.probability[known, 0]), 0, 1),
-            units=units,
-            grouped=grouped,
-            odds=self._odds(known) if index.shape[1] == self.resolution.classes else None,
-            within=(index[:, :TOP] == truth[:, None]).any(axis=1),
-            slices=[one.slice for one in truths],
-        )
-
-    def _odds(self, known: Array) -> Array:
-        """(n, classes) log odds, by class number. Of the first class from the others' scores, not from 1 − p."""
-        logits = np.nan_to_num(self.logits[known], posinf=0.0, neginf=0.0)
-        if not self.resolution.independent:
-            relative = logits - logits[:, :1]
-            exponentials = np.exp(relative)
-            others = exponentials.sum(axis=1, keepdims=True) - exponentials
-            others[:, 0] = exponentials[:, 1:].sum(axis=1)
-            logits = relative - np.log(np.maximum(others, np.finfo(np.float64).tiny))
-        odds = np.empty_like(logits)
-        np.put_along_axis(odds, self.index[known], logits, axis=1)
-        return odds
-
-    def swapped(self) -> dict[str, Any] | None:
-        """What the opposite order of channels gains on the images it was tried on."""
-        tried = [
-            (case, case.truth.label, int(row["index"][0]), int(row["swapped"]))
-            for case, row in zip(self.cases, self._rows, strict=True)
-            if case.truth is not None and "swapped" in row
-        ]
-        if not tried:
-            return None
-        before = np.array([first == label for _case, label, first, _other in tried])
-        after = np.array([other == label for _case, label, _first, other in tried])
-        units, _grouped = _units([case for case, *_answers in tried])
-        return paired_gain(before, after, units)
+def _about_one(seen: Labelled, evidence: Evidence) -> dict[str, Any]:
+    """What is told where every image shows one class."""
+    resolution = evidence.resolution
+    fit = _renaming(seen, resolution)
+    return {
+        "groups": _groups(seen, evidence),
+        "confused": _confused(seen, resolution),
+        "calibration": _calibration(seen) if len(seen.truth) >= FEWEST else None,
+        "renaming": None if fit is None else {"gain": dict(fit.gain), "pattern": fit.pattern, "shift": fit.shift},
+        "metrics": dict(metrics(seen, resolution.classes, resolution.label)),
+    }
 
 
-def _units(cases: Sequence[Case]) -> tuple[Array, bool]:
-    """Which witness each image is, as numbers without a gap, and whether these are others than the images: images of a
-    group are one, and so are copies of a file.
-    """
-    numbers: dict[tuple[str, str], int] = {}
-    groups = [case.truth.group if case.truth is not None else None for case in cases]
-    keys = [("file", c.digest) if group is None else ("group", group) for c, group in zip(cases, groups, strict=True)]
-    units = [numbers.setdefault(key, len(numbers)) for key in keys]
-    return np.array(units, dtype=np.int64), any(group is not None for group in groups) or len(numbers) < len(units)
+def _groups(seen: Labelled | Marked, evidence: Evidence) -> int | None:
+    return seen.witnesses if any(case.truth and case.truth.group for case in evidence.cases) else None
 
 
-def _calibration(seen: Labelled) -> dict[str, Any]:
+def _calibration(seen: Believed) -> dict[str, Any]:
     return {"bins": BINS, "by_chance": chance_error(seen), "filled": calibration_bins(seen)}
 
 

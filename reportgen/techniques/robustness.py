@@ -150,7 +150,7 @@ class Robustness(Measurement):
         return computed
 
     def results(self, evidence: Evidence) -> dict[str, Any]:
-        rows = [(case.truth.label if case.truth else None, arrays) for case, arrays in evidence.each()]
+        rows = [(case.truth.single if case.truth else None, arrays) for case, arrays in evidence.each()]
         told = {}
         for name, change in self.changes().items():
             flips = sum(int(arrays[f"predicted/{name}"]) != int(arrays["predicted"]) for _truth, arrays in rows)

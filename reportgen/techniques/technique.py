@@ -137,6 +137,10 @@ class Probe(Protocol):
     def probabilities(self) -> Tensor:
         """(n, classes) in [0, 1]."""
 
+    @property
+    def independent(self) -> bool:
+        """Whether the probabilities of classes are independent of one another."""
+
     def entropy(self) -> Tensor:
         """(n,) entropy of the predicted distribution in nats."""
 
@@ -222,7 +226,8 @@ class Case:
         name: as it is called everywhere in the report.
         digest: SHA-256 of its file.
         targets: class numbers explained.
-        known: those of the targets that the caller asked for as ``predicted`` or ``true``.
+        known: what each of the targets is: ``predicted``, ``true``, or the word that asked for it. Where an image may
+            show several, ``named`` is one that is wrongly named, ``missed`` a true one beside a first that is right.
         place: among the exhibits, or in the sample, from 0; -1 for an image of neither.
         truth: what is known of it.
     """

@@ -33,7 +33,7 @@ from reportgen.subject.contents import read_contents
 from reportgen.subject.decoding import ImageError, decode_file
 from reportgen.subject.images import decode, fetched, find_images
 from reportgen.subject.labels import read_labels
-from reportgen.subject.truth import truth_from_csv
+from reportgen.subject.truth_table import truth_from_csv
 from reportgen.text import line, shown
 
 
@@ -186,11 +186,20 @@ def test_label_files(data: bytes, name: str) -> None:
         assert all(isinstance(label, str) for label in read_labels(path))
 
 
-@given(st.lists(st.lists(words, max_size=4), max_size=5), st.sampled_from(",;\t"))
-def test_truth_tables(rows: list[list[str]], between: str) -> None:
-    text = "\n".join(["image" + between + "label", *(between.join(row) for row in rows)])
+# labels as they are and as nobody writes them
+cells = words | st.lists(st.sampled_from(["cat", "dog;fox", "dog", "0", "1", "", "a.png"])).map(";".join)
+
+
+@given(
+    st.lists(st.lists(cells, max_size=4), max_size=5),
+    st.sampled_from(",;\t"),
+    st.sampled_from(["label", "labels", "cat,dog,dog;fox", "0,1,2"]),
+    st.booleans(),
+)
+def test_truth_tables(rows: list[list[str]], between: str, head: str, several: bool) -> None:
+    text = "\n".join([between.join(["image", *head.split(",")]), *(between.join(row) for row in rows)])
     with file_of(text.encode("utf-8", "surrogatepass"), "t.csv") as path, refused_or_read():
-        truth_from_csv(path, ["a.png", "b.png"], ("cat", "dog"), others=())
+        truth_from_csv(path, ["a.png", "b.png"], ("cat", "dog", "dog;fox"), others=(), several=several)
 
 
 toml_values = st.recursive(

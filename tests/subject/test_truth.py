@@ -6,13 +6,15 @@ import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reportgen.errors import LabelsError
 from reportgen.subject import truth
 from reportgen.subject.labels import read_labels
-from reportgen.subject.truth import Truth, truth_from_csv, truth_from_folders
+from reportgen.subject.truth import Truth, truth_from_folders
+from reportgen.subject.truth_table import truth_from_csv
 
 CLASSES = ("tench, Tinca tinca", "great white shark", "hen", "crane, bird", "crane, machine", "moped")
 
@@ -224,7 +226,7 @@ def test_without_timm_identifiers_are_unmatched(monkeypatch: pytest.MonkeyPatch)
 IMAGES = ["cat/1.png", "dog/1.png", "dog/2.png", "odd, name.png", "\\xff.png", "new\\x0aline.png"]
 
 
-def table(tmp_path: Path, text: str | bytes, **options: list[str]) -> dict[str, Truth]:
+def table(tmp_path: Path, text: str | bytes, **options: Any) -> dict[str, Truth]:
     file = tmp_path / "truth.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return truth_from_csv(file, IMAGES, CLASSES, **options)
@@ -290,6 +292,87 @@ def test_accents_in_tables(tmp_path: Path) -> None:
 )
 def test_tables_that_do_not_fit(tmp_path: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(LabelsError, match=words):
+        table(tmp_path, text)
+
+
+# tables of several labels -------------------------------------------------------------------------------------------
+
+SEVERAL = {"cat/1.png": Truth(frozenset({2, 5})), "dog/1.png": Truth(frozenset()), "dog/2.png": Truth(frozenset({0}))}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,label\ncat/1.png,hen;moped\ndog/1.png,\n2.png,tench\n",
+        "image,label\ncat/1.png,Moped | hen|\ndog/1.png,\n2.png,0\n",
+        "image,labels\ncat/1.png,5;2;2\ndog/1.png,;\n2.png,tench\n",
+        'image;label\ncat/1.png;hen|moped\ndog/1.png;\n2.png;"0"\n',
+        'image;label\ncat/1.png;"hen;moped"\ndog/1.png;\n2.png;0\n',
+        "image\tlabel\ncat/1.png\then;moped\ndog/1.png\t\n2.png\ttinca tinca\n",
+        "image,0,1,2,3,4,5\ncat/1.png,0,0,1,0,0,1\ndog/1.png,0,0,0,0,0,0\n2.png,1,0,0,0,0,0\nodd,,,,,,\n",
+        'image,Hen,split,Tench,great_white_shark,"crane, bird","crane, machine",moped\n'
+        "cat/1.png,1.0,test,0.0,0.0,0.0,0.0,1.0\ndog/1.png,False,test,false,false,false,false,false\n"
+        "2.png,0,train,1,0,0,0,0\n",
+    ],
+)
+def test_several_labels_however_they_are_written(tmp_path: Path, text: str) -> None:
+    assert table(tmp_path, text, several=True) == SEVERAL
+
+
+def test_a_column_of_labels_says_that_there_may_be_none(tmp_path: Path) -> None:
+    text = "image,labels\ncat/1.png,hen\ndog/1.png,\n"
+    assert table(tmp_path, text, several=True) == {"cat/1.png": Truth(frozenset({2})), "dog/1.png": Truth(frozenset())}
+    # where none has several and nothing says that it may, a row without label says nothing
+    assert table(tmp_path, text.replace("labels", "label"), several=True) == {"cat/1.png": Truth(2)}
+
+
+def test_groups_and_slices_of_several_labels(tmp_path: Path) -> None:
+    assert table(tmp_path, "image,labels,group,slice\ncat/1.png,hen;0,patient 1,\n", several=True) == {
+        "cat/1.png": Truth(frozenset({0, 2}), "patient 1")
+    }
+    columns = "image,group," + ",".join(str(number) for number in range(6)) + "\ncat/1.png,patient 1,1,0,1,0,0,0\n"
+    assert table(tmp_path, columns, several=True) == {"cat/1.png": Truth(frozenset({0, 2}), "patient 1")}
+
+
+def test_names_that_hold_what_parts_names(tmp_path: Path) -> None:
+    file = tmp_path / "truth.csv"
+    classes = ("a", "a;b", "b|c", "c", "d;e;f")
+    for words, meant in (("a;b", {1}), ("a|b|c", {0, 2}), ("d;e;f;c", {3, 4}), ("c; a ; b|c", {0, 2, 3})):
+        file.write_text(f'image,labels\ncat/1.png,"{words}"\n')
+        assert truth_from_csv(file, IMAGES, classes, several=True) == {"cat/1.png": Truth(frozenset(meant))}
+    file.write_text("image,label\ncat/1.png,a;b\n")
+    assert truth_from_csv(file, IMAGES, classes) == {"cat/1.png": Truth(1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,label\ncat/1.png,hen;whale\n2.png,cod;ray\n", "does not have, .*: line 2: 'whale'; line 3: 'cod;ray'"),
+        ("image,label,labels\ncat/1.png,hen,\n", "but several\nleave one column of labels"),
+        ("image,labels\ncat/1.png,hen\ncat/1.png,moped\n", "line 3: 'cat/1.png'\n.*in one row: cat;dog"),
+        ("image;label\ncat/1.png;hen;moped\n", "line 2 .* more fields .*\npart the classes of an image by |"),
+        ("image,0,1,2,3,5\ncat/1.png,0,0,0,0,0\n", "no column, or several, for 1 of 6 classes: crane, machine"),
+        ("image,0,1,2,3,4,5,5\ncat/1.png,0,0,0,0,0,0,0\n", "or several, for 1 of 6 classes: moped"),
+        ("image,0,1,2,3,4,5\ncat/1.png,0,0,-1,0,0,\n", "neither 0 nor 1 of a class: line 2: '-1'; line 2: ''"),
+        ("image,whale,cod\ncat/1.png,0,1\n", "no columns image and label"),
+    ],
+)
+def test_several_labels_that_do_not_fit(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(LabelsError, match=words) as caught:
+        table(tmp_path, text, several=True)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,label\ncat/1.png,hen;moped\n", r"\(line 2: 'hen;moped'\)"),
+        ("image,labels\ncat/1.png,hen\n", r"\(column labels\)"),
+        ("image,0,1,2,3,4,5\ncat/1.png,0,0,1,0,0,0\n", r"\(a column for each class\)"),
+    ],
+)
+def test_several_labels_for_classes_that_exclude_each_other(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(LabelsError, match=words + r".* exclude each other\n--output-kind multilabel"):
         table(tmp_path, text)
 
 
