@@ -179,6 +179,7 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
 
     for target in outputs:
         check_suffix(target)
+    from reportgen.machine import keep_freed_memory
     from reportgen.pipeline import audit
     from reportgen.progress import Progress
     from reportgen.report.output import check_writable
@@ -193,6 +194,7 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         from reportgen.report.figure_files import check_figure_folder
 
         check_figure_folder(job.figures)
+    keep_freed_memory()
     progress = Progress.on_terminal(quiet=quiet, always=bars)
     try:
         report = audit(model, images, job, progress=progress, command=command_of(model, images, job))
