@@ -105,10 +105,8 @@ def kept_pages(store: Store, about: Mapping[str, Any], make: Callable[[], bytes]
     return made
 
 
-def kept_photographs(
-    store: Store, about: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]
-) -> Mapping[str, bytes]:
-    """Pictures by name that `make` encodes, from the store where the same ones were encoded before.
+def kept_files(store: Store, about: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]) -> Mapping[str, bytes]:
+    """Files by name that `make` encodes, from the store where the same ones were encoded before.
 
     Args:
         about: JSON values that tell what they depend on besides code and libraries.

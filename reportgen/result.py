@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reportgen.album import kept_formula, kept_pages, kept_photographs
+from reportgen.album import kept_files, kept_formula, kept_pages
 from reportgen.errors import UsageError
 from reportgen.progress import Progress
 from reportgen.report.document import Document
@@ -114,7 +114,7 @@ class Report:
             return (render_pdf(self.document, kept_formula(self._store), partial(kept_pages, self._store)),)
         from reportgen.report.html import html_parts
 
-        return html_parts(self.document, kept_formula(self._store), partial(kept_photographs, self._store))
+        return html_parts(self.document, kept_formula(self._store), partial(kept_files, self._store))
 
     def tensors(self, technique: str, image: str | None = None) -> dict[str, Tensor]:
         """Stored tensors by name (the names stand in the docstring of the technique).

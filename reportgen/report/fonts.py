@@ -9,9 +9,13 @@ from functools import cache
 from typing import Final
 
 from reportgen.figures.fonts import font_file
+from reportgen.report.environment import Kept
+from reportgen.versions import versions_of
 
 _LATIN: Final = frozenset({*range(0x20, 0x7F), *range(0xA0, 0x180), *map(ord, "\u2009\u202f–—‘’“”…×·−→←≤≥≠≈∂∑σ∞")})
 """What the fonts inside an HTML file can draw; for the rest a browser has fonts of its own."""
+
+_PACKAGES: Final = ("fonttools", "font-source-sans-pro", "font-source-serif-pro")
 
 _FACES: Final = (
     ("serif", "Report Serif", "normal", 400),
@@ -21,19 +25,25 @@ _FACES: Final = (
 )
 
 
-@cache
-def font_faces() -> str:
-    """Style sheet rules that carry the fonts themselves, cut down to Latin (WOFF, some 80 kB together)."""
+def font_faces(kept: Kept) -> str:
+    """Style sheet rules that carry the fonts themselves, cut down to Latin (WOFF, some 80 kB together).
+
+    Args:
+        kept: may know fonts that were cut before: to cut them takes a second.
+    """
+    names = [name for name, *_face in _FACES]
+    cut = kept({"fonts": names, **versions_of(_PACKAGES)}, lambda: {name: _latin(name) for name in names})
     rule = (
         '@font-face {{ font-family: "{}"; font-style: {}; font-weight: {}; font-display: swap; '
         "src: url(data:font/woff;base64,{}) }}\n"
     )
     return "".join(
-        rule.format(family, style, weight, base64.b64encode(_latin(name)).decode())
+        rule.format(family, style, weight, base64.b64encode(cut[name]).decode())
         for name, family, style, weight in _FACES
     )
 
 
+@cache
 def _latin(name: str) -> bytes:
     """A font cut down to `_LATIN`, as WOFF. The same bytes each time."""
     from fontTools.subset import Options, Subsetter

@@ -13,12 +13,12 @@ from markupsafe import Markup
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document
-from reportgen.report.environment import Formula, context_of, template_folder
+from reportgen.report.environment import Formula, Kept, context_of, template_folder
 from reportgen.report.facts import json_texts
 from reportgen.report.fonts import font_faces
 from reportgen.report.marks import Marks
 from reportgen.report.page import check_page
-from reportgen.report.screen_pictures import Photographs, ScreenPictures
+from reportgen.report.screen_pictures import ScreenPictures
 from reportgen.report.stylesheet import styled
 from reportgen.report.templates import rendered
 from reportgen.text import shown_page
@@ -33,18 +33,18 @@ def render_html(document: Document, formula: Formula = formula_svg) -> bytes:
 
 
 def html_parts(
-    document: Document, formula: Formula = formula_svg, photographs: Photographs = lambda _about, make: make()
+    document: Document, formula: Formula = formula_svg, kept: Kept = lambda _about, make: make()
 ) -> Iterator[bytes]:
     """The same piece by piece.
 
     Args:
         formula: sets a formula given in TeX.
-        photographs: may know pictures that were encoded before.
+        kept: may know what was encoded before.
     """
     marks = Marks()
     pictures = ScreenPictures(marks)
     folder = template_folder()
-    css = styled(font_faces() + (folder / "screen.css").read_text(encoding="utf-8"), document.style)
+    css = styled(font_faces(kept) + (folder / "screen.css").read_text(encoding="utf-8"), document.style)
     script = (folder / "screen.js").read_text(encoding="utf-8")
     policy = _policy(css, script)
     context = context_of(
@@ -65,7 +65,7 @@ def html_parts(
     if document.style.templates is not None:
         check_page(made, policy, document.style.templates.name)
     # the templates alone know what they show, and how often
-    pictures.encode(photographs)
+    pictures.encode(kept)
     for piece in marks.filled(made):
         yield piece.encode("utf-8")
 

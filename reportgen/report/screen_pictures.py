@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 from PIL import Image, JpegImagePlugin
 
 from reportgen.figures.figure import Picture
+from reportgen.report.environment import Kept
 from reportgen.report.marks import Marks
 from reportgen.text import shown_page
 
@@ -21,10 +22,6 @@ QUALITY: Final = 82
 """Of WebP: what is lost beside a JPEG of quality 85 is not seen at twice the size, and a third of the bytes saved."""
 HALVED: Final = 2
 """What Pillow calls a JPEG whose colours have half the resolution (4:2:0), as those of WebP always have."""
-
-
-Photographs = Callable[[Mapping[str, Any], Callable[[], Mapping[str, bytes]]], Mapping[str, bytes]]
-"""Gives encoded pictures by name, told what they depend on and how they are made."""
 
 
 class ScreenPictures:
@@ -55,7 +52,7 @@ class ScreenPictures:
         if self._counted[picture.digest] > 1:
             self._shared[picture.digest] = picture
 
-    def encode(self, photographs: Photographs) -> None:
+    def encode(self, kept: Kept) -> None:
         """Prepare what is worth another encoding; several at a time."""
 
         def make() -> Mapping[str, bytes]:
@@ -64,7 +61,7 @@ class ScreenPictures:
                 return {digest: data for digest, data in made if data is not None}
 
         if self._photographs:
-            self._encoded = photographs({"webp": sorted(self._photographs), "quality": QUALITY}, make)
+            self._encoded = kept({"webp": sorted(self._photographs), "quality": QUALITY}, make)
 
     def _shown(self, picture: Picture, alt: str) -> Iterator[str]:
         if picture.media == "image/svg+xml":

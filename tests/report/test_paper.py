@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import tracemalloc
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -255,7 +256,9 @@ def test_one_picture_of_a_page_is_held_at_a_time() -> None:
     render_html(made)  # what is made once is made
     tracemalloc.start()
     try:
-        written = sum(len(part) for part in html_parts(made, photographs=lambda _about, _make: {}))
+        written = sum(
+            len(part) for part in html_parts(made, kept=lambda about, make: make() if "fonts" in about else {})
+        )
         _held, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -263,19 +266,19 @@ def test_one_picture_of_a_page_is_held_at_a_time() -> None:
     assert most < 8 * Stored.SIZE
 
 
-def test_fonts_are_cut_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    cut: list[str] = []
-    latin = fonts._latin
+def test_fonts_are_cut_once() -> None:
+    known: dict[str, Mapping[str, bytes]] = {}
 
-    def counted(name: str) -> bytes:
-        cut.append(name)
-        return latin(name)
+    def kept(about: Mapping[str, Any], make: Callable[[], Mapping[str, bytes]]) -> Mapping[str, bytes]:
+        return known.setdefault(str(about), known.get(str(about)) or make())
 
-    monkeypatch.setattr(fonts, "_latin", counted)
-    fonts.font_faces.cache_clear()
     small = replace(document(), exhibits=())
-    assert render_html(small) == render_html(small)
-    assert sorted(cut) == ["sans", "sans-semibold", "serif", "serif-italic"]
+    fonts._latin.cache_clear()
+    assert render_html(small) == b"".join(html_parts(small, kept=kept))
+    assert fonts._latin.cache_info().misses == 4  # faces
+    fonts._latin.cache_clear()
+    assert render_html(small) == b"".join(html_parts(small, kept=kept))
+    assert fonts._latin.cache_info().hits == 0  # the second document was told them
 
 
 # what is left behind
