@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFile
 
 from reportgen.figures.colour import Values, levels, unit_range
 from reportgen.figures.figure import Picture
@@ -163,12 +163,14 @@ def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
 
 def jpeg(image: Image.Image, *, quality: int, pixelated: bool = False, subsampling: str = "4:2:0") -> Picture:
     """`image` (mode L or RGB) as a baseline JPEG without metadata, its Huffman tables optimised where possible."""
-    file = io.BytesIO()
-    try:
-        image.save(file, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
-    except OSError:  # Pillow optimises in a buffer of a byte a pixel, and noise takes more
-        file = io.BytesIO()
+    file, pixels = io.BytesIO(), image.width * image.height
+    # Pillow optimises in a buffer of so many bytes; noise takes more, up to three a pixel, and libjpeg would print that
+    room = max(ImageFile.MAXBLOCK, pixels)
+    if 3 * pixels > room:
         image.save(file, "JPEG", quality=quality, subsampling=subsampling)
+    if file.tell() < room:  # what is optimised is no larger
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
     return Picture(file.getvalue(), "image/jpeg", *image.size, pixelated=pixelated)
 
 
