@@ -115,7 +115,7 @@ def _about_file(subject: Subject, resolution: Resolution, limits: Limits) -> Ite
         )
     stray, limit = list(file.get("stray") or ()), STRAY.limit(limits)
     if stray and len(stray) >= limit:
-        detail = _("{n} keys were left aside, among them {names}.", n=len(stray), names=", ".join(stray[:3]))
+        detail = _("Keys left aside: {n}, among them {names}.", n=len(stray), names=", ".join(stray[:3]))
         yield STRAY.found(detail, subject=stray[0], value=len(stray), threshold=limit)
     if resolution.random:
         yield RANDOM.found(
@@ -156,6 +156,19 @@ def _about_replaced(file: Mapping[str, Any], limit: float) -> Finding:
     )
 
 
+def _skipped(broken: int, others: int, every: int) -> Message:
+    """`others` are files that nobody took for images; the appendix lists them too."""
+    if not others:
+        return _("Skipped: {n} of {all} files. The appendix lists each with its reason.", n=broken, all=every)
+    return _(
+        "Skipped: {n} of {all} files, and {others} more that are no image files. The appendix lists each with its "
+        "reason.",
+        n=broken,
+        all=every,
+        others=others,
+    )
+
+
 def _about_images(
     used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str], limits: Limits
 ) -> Iterator[Finding]:
@@ -169,7 +182,7 @@ def _about_images(
             n=len(unanswered),
             all=every,
         ),
-        SKIPPED: _("{n} of {all} were skipped; the appendix lists each with its reason.", n=len(broken), all=every),
+        SKIPPED: _skipped(len(broken), len(skipped) - len(unanswered) - len(broken), every),
     }
     for rule, concerned in ((SILENT, unanswered), (SKIPPED, broken)):
         limit = rule.limit(limits)
@@ -179,8 +192,7 @@ def _about_images(
         yield UNLABELLED.found(
             _(
                 "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
-                "folders named by "
-                "class; {n} folders are called like no class.",
+                "folders named by class. Folders that are called like no class: {n}.",
                 n=len(unmatched),
             )
             if unmatched

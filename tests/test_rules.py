@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,12 +75,18 @@ def test_what_was_made_so_is_told(made: dict[str, Any], rule: str, about: str, s
 
 def test_folders_that_are_called_like_no_class_are_counted() -> None:
     told = found(labelled=False, unmatched=("cats", "dogs"))["images.unlabelled"]
-    assert "2 folders are called like no class" in str(told.detail)
+    assert "Folders that are called like no class: 2." in str(told.detail)
     assert "called like" not in str(found(labelled=False)["images.unlabelled"].detail)
 
 
 def test_files_that_are_no_images_are_no_fault() -> None:
     assert found(skipped=("not an image file",)) == {}
+
+
+def test_the_numbers_of_skipped_files_add_up_to_the_cover() -> None:
+    mixed = ("truncated", "not an image file (.txt)", "not an image file (.db)")
+    told = str(found(skipped=mixed)["images.skipped"].detail)
+    assert re.match(r"Skipped: 1 of \d+ files, and 2 more that are no image files\.", told)
 
 
 @pytest.mark.parametrize(
