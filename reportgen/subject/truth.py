@@ -16,6 +16,7 @@ from pathlib import Path
 from reportgen.errors import LabelsError
 from reportgen.subject.images import shown
 from reportgen.subject.labels import number_of, text_of
+from reportgen.text import line as shown_line
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 _NAMED = 3
@@ -195,11 +196,11 @@ def truth_from_csv(
             wrong["image"].append(f"line {line}: {row['image']!r}")
         elif truth.setdefault(image, said) != said:
             wrong["twice"].append(f"line {line}: {row['image']!r}")
-    _refuse(wrong, name, strict=others is not None or not truth)
+    _refuse(wrong, name, next(iter(images), None), strict=others is not None or not truth)
     return {image: said for image, said in truth.items() if image in used}
 
 
-def _refuse(wrong: Mapping[str, Sequence[str]], name: str, *, strict: bool) -> None:
+def _refuse(wrong: Mapping[str, Sequence[str]], name: str, example: str | None, *, strict: bool) -> None:
     def told(lines: Sequence[str]) -> str:
         more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
         return "; ".join(lines[:_NAMED]) + more
@@ -214,7 +215,7 @@ def _refuse(wrong: Mapping[str, Sequence[str]], name: str, *, strict: bool) -> N
     if wrong["image"] and strict:
         raise LabelsError(
             f"{name!r} names images that are not there, or that several are called: {told(wrong['image'])}",
-            "name them relative to the image folder",
+            "name them relative to the image folder" + (f", as {example!r}" if example else ""),
         )
 
 
@@ -227,7 +228,8 @@ def _rows(text: str, name: str) -> list[tuple[int, dict[str, str]]]:
     try:
         columns = [column.strip().lower() for column in next(reader, [])]
         if columns.count("image") != 1 or columns.count("label") != 1:
-            raise LabelsError(f"{name!r} has no columns image and label", "begin it with the line image,label")
+            what = f"{name!r} has no columns image and label; its first line is {shown_line(head, 60)!r}"
+            raise LabelsError(what, "begin it with the line image,label")
         for fields in reader:
             if len(fields) > len(columns) and any(field.strip() for field in fields[len(columns) :]):
                 what = f"line {reader.line_num} of {name!r} has more fields than its head"
