@@ -20,6 +20,7 @@ from reportgen.subject.truth import Truth, truth_from_csv, truth_from_folders
 from reportgen.summary import UNANSWERED, Predicted
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case
+from reportgen.text import counted
 from reportgen.trial import Trial
 
 
@@ -76,7 +77,7 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
             raise PassError(failed[0], "see that it takes images of this size, and --batch-size of them at once")
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:3])
         remedy = "see the options named" if "--" in reasons else "give JPEG, PNG or WebP images"
-        raise ImagesError(f"none of {len(skipped)} files is a usable image ({reasons})", remedy)
+        raise ImagesError(f"no usable image among {counted(len(skipped), 'file')} ({reasons})", remedy)
     showable = used if job.exhibit else [one for one in used if one.answered] or used
     wanted = job.preset_values.exhibits
     choices = exhibits.choose([_seen(one) for one in showable], wanted, given=job.exhibit, seed=job.seed)
@@ -128,6 +129,20 @@ def known_truth(job: Job, subject: Subject, resolution: Resolution) -> tuple[Map
         return subject.given_truth, ()
     found = truth_from_folders([image.name for image in subject.images], classes)
     return found.truth, found.unmatched
+
+
+def refuse_early(job: Job, subject: Subject, resolution: Resolution) -> None:
+    """Tell what the job names and nobody has before the scan, which may take hours, and not after it.
+
+    Raises:
+        LabelsError: for a table of ``--truth`` that does not fit.
+        UsageError: for a class that the model does not have, an image that is not there.
+    """
+    known_truth(job, subject, resolution)
+    for word in job.target:
+        if word not in ("predicted", "true"):
+            class_named(word, resolution)
+    exhibits.refuse_strangers(job.exhibit, [image.name for image in subject.images])
 
 
 def _seen(one: Predicted) -> Seen:

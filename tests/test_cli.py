@@ -174,6 +174,42 @@ def test_a_hostile_pickle_does_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "done").exists()
 
 
+def test_lines_of_a_run_count_in_english(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    only = ("--preset", "quick", "--input-size", "64", "--only", "predictions", "-o", str(tmp_path / "r.json"))
+    assert main([str(subject / "m.pt"), str(subject / "images" / "0.png"), *only]) == 0
+    told = capsys.readouterr().err
+    for words in ("m.pt; 1 image, 0 skipped", "; 1 technique\n", "1 image, 1 of them new", "4 examine  1 exhibit: "):
+        assert words in told
+    assert main([str(subject / "m.pt"), str(subject / "images"), *only]) == 0
+    told = capsys.readouterr().err
+    assert "5 images, 0 skipped" in told
+    assert "  1 image could not be used; the report says why\n" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--truth", "table.csv"), 1),
+        (("--target", "whale"), 2),
+        (("--exhibit", "nowhere.png"), 2),
+    ],
+)
+def test_what_is_not_there_is_told_before_the_scan(
+    subject: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text("image,label\nnowhere.png,0\n", encoding="utf-8")
+    assert run(subject, *words, "-o", "r.json") == code
+    told = capsys.readouterr().err
+    assert "2 plan" in told
+    assert "3 scan" not in told
+
+
 def test_inspect(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(subject / "m.pt")]) == 0
     told = capsys.readouterr().out

@@ -20,6 +20,7 @@ from reportgen.errors import UsageError
 from reportgen.subject.decoding import MAX_PIXELS, ImageError
 from reportgen.subject.images import ImageRef, decode, fetched
 from reportgen.subject.look import look_of, look_of_values
+from reportgen.text import counted
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -365,7 +366,10 @@ def _given(name: str, values: Sequence[float], channels: int) -> tuple[float, ..
     """The user's statistics, one for each channel; one value serves all."""
     told = tuple(float(value) for value in values)
     if len(told) not in (1, channels):
-        raise UsageError(f"--{name} has {len(told)} values for {channels} channels", "give one value, or one a channel")
+        raise UsageError(
+            f"--{name} has {counted(len(told), 'value')} for {counted(channels, 'channel')}",
+            "give one value, or one a channel",
+        )
     if not all(math.isfinite(value) for value in told) or (name == "std" and min(told) <= 0):
         raise UsageError(f"--{name} {told} is impossible", "give finite numbers, and standard deviations above zero")
     if name == "mean" and max(abs(value) for value in told) > 1:
