@@ -137,6 +137,12 @@ def test_canonical_options_hold_no_folder() -> None:
     assert "/home" not in command_of("/home/someone/m.pt", ["/home/someone/images/"], job)
 
 
+def test_the_command_tells_that_own_code_is_needed_and_not_where_it_lies() -> None:
+    given = {"arch": "own:Net", "pythonpath": (Path("/home/someone/code"), Path())}
+    told = command_of("m.pt", ["images"], Job.from_options(given))
+    assert told == "reportgen m.pt images --pythonpath DIR --pythonpath . --arch own:Net -o report.pdf"
+
+
 def test_title_and_author_are_one_line() -> None:
     job = Job.from_options({"title": " a\n b\t", "author": "M\u202eüller"})
     assert (job.title, job.author) == ("a b", "M\\u202eüller")
