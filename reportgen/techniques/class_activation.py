@@ -280,8 +280,8 @@ class ClassActivation(Technique):
             return []
         worst = max(results["zero"].items(), key=lambda item: (len(item[1]), item[0]))
         detail = _(
-            "{zero} of {maps} maps hold no positive value; most often {pair} ({images} images). Such a map says that "
-            "nothing at that layer speaks for the class by that formula, and is drawn empty.",
+            "{zero} of {maps} maps hold no positive value; most often {pair}, {images} of them. Such a map says "
+            "that nothing at that layer speaks for the class by that formula, and is drawn empty.",
             zero=results["zero_maps"],
             maps=results["maps"],
             pair=worst[0],
@@ -340,10 +340,9 @@ class ClassActivation(Technique):
                 technique=self.name,
                 rows=tuple(self._row(evidence, case, method, layers) for case in cases[start : start + MOST_ROWS]),
                 caption=_(
-                    "{method} of the first explained class of exhibits, at {n} layers from shallow to deep. Each map "
+                    "{method} of the first explained class of exhibits, one column a layer, shallow to deep. Each map "
                     "is scaled from zero to its own maximum. {reading}",
                     method=TITLES[method],
-                    n=len(layers),
                     reading=evidence.reading,
                 ),
                 columns=len(layers) + evidence.originals,

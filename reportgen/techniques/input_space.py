@@ -135,17 +135,15 @@ class InputSpace(Technique):
                 technique=self.name,
                 rows=tuple(rows),
                 caption=_(
-                    "{title} of {n} exhibits for the first explained class of each, beneath the image as the network "
+                    "{title} of exhibits for the first explained class of each, beneath the image as the network "
                     "saw it. {reading}",
                     title=self.title,
-                    n=len(shown),
                     reading=self._reading(),
                 )
                 if evidence.originals
                 else _(
-                    "{title} of {n} exhibits for the first explained class of each. {reading}",
+                    "{title} of exhibits for the first explained class of each. {reading}",
                     title=self.title,
-                    n=len(shown),
                     reading=COARSELY,
                 ),
                 columns=columns,
