@@ -23,12 +23,13 @@ STRAY = FindingRule(
     "model.stray_weights", "model", "notice", _("The file holds weights that the architecture does not use"), 1
 )
 RANDOM = FindingRule("model.random", "model", "warning", _("The model draws random numbers when it answers"))
+ONE_VALUE = FindingRule("model.one_value", "model", "notice", _("The model returns a single value for an image"))
 REPLACED = FindingRule("model.replaced_classes", "model", "warning", _("The file's own code was not run"), 1)
 TRUSTED = FindingRule("model.trusted", "run", "notice", _("The model file was trusted with running code"))
 SILENT = FindingRule("model.unanswered", "model", "warning", _("The model gives no answer for some images"), 1)
 SKIPPED = FindingRule("images.skipped", "data", "notice", _("Some images could not be used"), 1)
 UNLABELLED = FindingRule("images.unlabelled", "data", "info", _("No image has a known true class"))
-RULES: Final = (COLOURS, ASSUMED, RECOGNISED, STRAY, RANDOM, REPLACED, TRUSTED, SILENT, SKIPPED, UNLABELLED)
+RULES: Final = (COLOURS, ASSUMED, RECOGNISED, STRAY, RANDOM, ONE_VALUE, REPLACED, TRUSTED, SILENT, SKIPPED, UNLABELLED)
 
 
 def subject_findings(
@@ -45,6 +46,7 @@ def subject_findings(
         *_about_colours(colormap),
         *_about_preprocessing(resolution, limits),
         *_about_file(subject, resolution, limits),
+        *_about_output(resolution, used),
         *_about_images(used, skipped, unmatched, limits),
     ]
 
@@ -154,6 +156,19 @@ def _about_replaced(file: Mapping[str, Any], limit: float) -> Finding:
     return REPLACED.found(
         detail, subject=names[0], value=len(names), threshold=limit, severity=None if guessed else "info"
     )
+
+
+def _about_output(resolution: Resolution, used: Sequence[Predicted]) -> Iterator[Finding]:
+    """Whoever gives names or true classes, or a network that ends in a sigmoid, has said that there are classes."""
+    told = resolution.labels or any(one.truth is not None for one in used)
+    if resolution.outputs == 1 and resolution.output_kind == "logits" and not told:
+        yield ONE_VALUE.found(
+            _(
+                "It was taken for the score of class 1 against class 0, and its sigmoid for the probability. A network "
+                "that estimates a quantity looks the same, and for such a one nothing in this report holds. Give "
+                "--labels or --truth if it tells classes apart."
+            )
+        )
 
 
 def _skipped(broken: int, others: int, every: int) -> Message:

@@ -24,6 +24,9 @@ def found(
     random: bool = False,
     skipped: tuple[str, ...] = (),
     labelled: bool = True,
+    outputs: int = 3,
+    labels: tuple[str, ...] = (),
+    kind: str = "logits",
     unmatched: tuple[str, ...] = (),
     colormap: str = "inferno",
     **limits: float,
@@ -31,7 +34,14 @@ def found(
     truth = Truth(0) if labelled else None
     used = [Predicted(f"{number}.png", str(number), {}, truth) for number in range(3)]
     left_out = [Skipped(f"x{number}.png", reason) for number, reason in enumerate(skipped)]
-    resolution = SimpleNamespace(pipeline={"assumed": assumed}, model={**SOUND, **(model or {})}, random=random)
+    resolution = SimpleNamespace(
+        pipeline={"assumed": assumed},
+        model={**SOUND, **(model or {})},
+        random=random,
+        outputs=outputs,
+        labels=labels,
+        output_kind=kind,
+    )
     subject = SimpleNamespace(model_name="model.pt")
     thresholds = {name.replace("__", "."): value for name, value in limits.items()}
     told = subject_findings(subject, resolution, used, left_out, unmatched, colormap, thresholds)  # type: ignore[arg-type]
@@ -77,6 +87,13 @@ def test_folders_that_are_called_like_no_class_are_counted() -> None:
     told = found(labelled=False, unmatched=("cats", "dogs"))["images.unlabelled"]
     assert "Folders that are called like no class: 2." in str(told.detail)
     assert "called like" not in str(found(labelled=False)["images.unlabelled"].detail)
+
+
+def test_one_value_may_be_no_class_unless_somebody_says_so() -> None:
+    assert set(found(outputs=1, labelled=False)) == {"model.one_value", "images.unlabelled"}
+    assert set(found(outputs=1)) == set()
+    for said in ({"kind": "sigmoid"}, {"labels": ("healthy", "ill")}, {"outputs": 2}):
+        assert set(found(**{"outputs": 1, "labelled": False, **said})) == {"images.unlabelled"}
 
 
 def test_files_that_are_no_images_are_no_fault() -> None:
