@@ -44,7 +44,7 @@ def subject_findings(
     """What follows from how the subject was opened and read, and from the colours it is shown in."""
     return [
         *_about_colours(colormap),
-        *_about_preprocessing(resolution, limits),
+        *_about_preprocessing(resolution, used, limits),
         *_about_file(subject, resolution, limits),
         *_about_output(resolution, used),
         *_about_images(used, skipped, unmatched, limits),
@@ -64,7 +64,7 @@ def _about_colours(colormap: str) -> Iterator[Finding]:
         )
 
 
-def _about_preprocessing(resolution: Resolution, limits: Limits) -> Iterator[Finding]:
+def _about_preprocessing(resolution: Resolution, used: Sequence[Predicted], limits: Limits) -> Iterator[Finding]:
     assumed = list(resolution.pipeline.get("assumed") or ())
     limit = ASSUMED.limit(limits)
     if not assumed or len(assumed) < limit:
@@ -87,6 +87,16 @@ def _about_preprocessing(resolution: Resolution, limits: Limits) -> Iterator[Fin
             "images the model was not made for. Ask who trained it, and give --input-size, --resize, --mean and --std.",
             names=names,
         )
+    if "size" in assumed and (side := _enlarged(resolution.pipeline["size"], used)) is not None:
+        detail = _(
+            "{detail} At least half of the images have a shorter side of {side} pixels or less and are enlarged to "
+            "{height} × {width}. A network that learned from such images usually takes them as they are: try "
+            "--input-size {side} --resize squash.",
+            detail=detail,
+            side=side,
+            height=resolution.pipeline["size"][0],
+            width=resolution.pipeline["size"][1],
+        )
     yield ASSUMED.found(
         detail,
         subject=str(names),
@@ -94,6 +104,13 @@ def _about_preprocessing(resolution: Resolution, limits: Limits) -> Iterator[Fin
         threshold=limit,
         severity="notice" if sure else None,
     )
+
+
+def _enlarged(size: Sequence[int], used: Sequence[Predicted]) -> int | None:
+    """The shorter side, in pixels, that half of the images do not exceed, where it has to be doubled or more."""
+    sides = sorted(min(one.size) for one in used)
+    half = sides[(len(sides) - 1) // 2]
+    return half if 2 * half <= min(size) else None
 
 
 def _about_file(subject: Subject, resolution: Resolution, limits: Limits) -> Iterator[Finding]:

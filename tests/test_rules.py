@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from reportgen.findings import Finding
@@ -27,15 +28,16 @@ def found(
     outputs: int = 3,
     labels: tuple[str, ...] = (),
     kind: str = "logits",
+    sizes: tuple[tuple[int, int], ...] = ((300, 400),) * 3,
     unmatched: tuple[str, ...] = (),
     colormap: str = "inferno",
     **limits: float,
 ) -> dict[str, Finding]:
     truth = Truth(0) if labelled else None
-    used = [Predicted(f"{number}.png", str(number), {}, truth) for number in range(3)]
+    used = [Predicted(f"{place}.png", str(place), {"size": np.array(size)}, truth) for place, size in enumerate(sizes)]
     left_out = [Skipped(f"x{number}.png", reason) for number, reason in enumerate(skipped)]
     resolution = SimpleNamespace(
-        pipeline={"assumed": assumed},
+        pipeline={"assumed": assumed, "size": (224, 224)},
         model={**SOUND, **(model or {})},
         random=random,
         outputs=outputs,
@@ -87,6 +89,16 @@ def test_folders_that_are_called_like_no_class_are_counted() -> None:
     told = found(labelled=False, unmatched=("cats", "dogs"))["images.unlabelled"]
     assert "Folders that are called like no class: 2." in str(told.detail)
     assert "called like" not in str(found(labelled=False)["images.unlabelled"].detail)
+
+
+def test_a_guessed_size_is_held_against_the_sizes_of_the_images() -> None:
+    def told(*sizes: tuple[int, int]) -> str:
+        return str(found(assumed=("size", "mean"), sizes=sizes)["preprocessing.assumed"].detail)
+
+    assert "a shorter side of 48 pixels or less and are enlarged to 224 × 224" in told((48, 64), (90, 48), (300, 300))
+    assert told((48, 64), (90, 48), (300, 300)).endswith("try --input-size 48 --resize squash.")
+    assert "enlarged" not in told((113, 500), (300, 300), (300, 300))
+    assert "enlarged" not in str(found(assumed=("mean",), sizes=((48, 48),))["preprocessing.assumed"].detail)
 
 
 def test_one_value_may_be_no_class_unless_somebody_says_so() -> None:

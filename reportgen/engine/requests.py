@@ -162,7 +162,9 @@ class Randomised:
 
 @dataclass(frozen=True)
 class Look:
-    """What each image itself looks like, 16 × 16 grey levels, made while it is decoded: it takes no pass."""
+    """What each image itself looks like, 16 × 16 grey levels, and its size, found while it is decoded: it takes no
+    pass.
+    """
 
 
 @dataclass(frozen=True)

@@ -222,13 +222,13 @@ def looked_at(ref: ImageRef) -> Pixels:
     return look_of_values(np.asarray(fetched(ref), np.float32)) if ref.ready else look_of(decode(ref))
 
 
-def sighted(ref: ImageRef, pipeline: Pipeline) -> tuple[Values, Pixels]:
-    """What `prepare` and `looked_at` give, decoded once. Raises ImageError."""
+def sighted(ref: ImageRef, pipeline: Pipeline) -> tuple[Values, Pixels, tuple[int, int]]:
+    """What `prepare` and `looked_at` give, decoded once; (height, width) of the upright image. Raises ImageError."""
     if ref.ready:
         values = pipeline.ready(fetched(ref))
-        return values, look_of_values(values)
+        return values, look_of_values(values), (values.shape[1], values.shape[2])
     image = decode(ref)
-    return pipeline(image), look_of(image)
+    return pipeline(image), look_of(image), (image.height, image.width)
 
 
 def _offset(there: int, wanted: int) -> int:
