@@ -67,6 +67,7 @@ def test_three_documents(subject: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert facts["model"]["architecture"] == "torchvision:resnet18"
     assert facts["model"]["assumed"] is True
     assert [one["file"] for one in facts["images"]["skipped"]] == ["broken.jpg"]
+    assert facts["images"]["sizes"] == {"height": [80, 80], "width": [90, 90]}
     warned = {one["rule"]: one["severity"] for one in facts["findings"]}
     assert warned["preprocessing.assumed"] == "warning"
     page = outputs[0].read_text()
