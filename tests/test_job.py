@@ -85,7 +85,8 @@ def test_pyproject_table_and_relative_paths(tmp_path: Path) -> None:
         ({"names": "digest"}, "--names 'digest'"),
         ({"colormap": "rainbow"}, "--colormap 'rainbow'"),
         ({"techniques": ["x=1"]}, "TECHNIQUE.FIELD=VALUE"),
-        ({"cache_size": "much"}, "--cache-size 'much'"),
+        ({"cache_size": "much"}, "--cache-size 'much': is no size such as 500MB or 20GB"),
+        ({"cache_size": "xGB"}, "--cache-size 'xGB': is no size such as 500MB or 20GB"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, object], words: str) -> None:
@@ -101,7 +102,10 @@ def test_mistakes_are_named(options: dict[str, object], words: str) -> None:
         ({"only": "grad_cam"}, "there is no technique 'grad_cam'"),
         ({"only": "filters", "skip": "filters"}, "leave no technique"),
         ({"techniques": {"filters": {"colour": 1}}}, "has no option 'colour'"),
-        ({"techniques": {"class_activation": {"methods": "cam,score_cam"}}}, "'score_cam' is no method"),
+        (
+            {"techniques": {"class_activation": {"methods": "cam,score_cam"}}},
+            "activation: 'score_cam' is no method",
+        ),
     ],
 )
 def test_mistakes_about_techniques(options: dict[str, object], words: str) -> None:
