@@ -279,12 +279,14 @@ class ClassActivation(Technique):
         if not results["zero_maps"] or results["zero_maps"] < limit:
             return []
         worst = max(results["zero"].items(), key=lambda item: (len(item[1]), item[0]))
+        method, _slash, layer = worst[0].partition("/")
         detail = _(
-            "{zero} of {maps} maps hold no positive value; most often {pair}, {images} of them. Such a map says "
-            "that nothing at that layer speaks for the class by that formula, and is drawn empty.",
+            "{zero} of {maps} maps hold no positive value; most often those of {method} at {layer}, {images} of them. "
+            "Such a map says that nothing at that layer speaks for the class by that formula, and is drawn empty.",
             zero=results["zero_maps"],
             maps=results["maps"],
-            pair=worst[0],
+            method=TITLES[method],
+            layer=layer,
             images=len(worst[1]),
         )
         told = {"value": results["zero_maps"], "threshold": limit, "n": results["maps"]}
