@@ -394,7 +394,7 @@ class ClassActivation(Technique):
             technique=self.name,
             rows=tuple(rows),
             caption=_(
-                "Class activation maps of {image} for the class {label}: one row a method, one column a layer, shallow "
+                "Class activation maps of {image} for {label}: one row a method, one column a layer, shallow "
                 "to deep. Each map is scaled from zero to its own maximum, which stands beneath it; negative values of "
                 "CAM are not drawn. {reading}",
                 image=case.name,
