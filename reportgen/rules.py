@@ -47,7 +47,8 @@ def subject_findings(
         *_about_preprocessing(resolution, used, limits),
         *_about_file(subject, resolution, limits),
         *_about_output(resolution, used),
-        *_about_images(used, skipped, unmatched, limits),
+        *_about_images(used, skipped, limits),
+        *_about_truth(used, unmatched, named=bool(resolution.labels)),
     ]
 
 
@@ -201,9 +202,7 @@ def _skipped(broken: int, others: int, every: int) -> Message:
     )
 
 
-def _about_images(
-    used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str], limits: Limits
-) -> Iterator[Finding]:
+def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], limits: Limits) -> Iterator[Finding]:
     every = len(used) + len(skipped)
     unanswered = [one for one in skipped if one.reason.startswith(UNANSWERED)]
     broken = [one for one in skipped if not one.reason.startswith("not an image file") and one not in unanswered]
@@ -220,17 +219,27 @@ def _about_images(
         limit = rule.limit(limits)
         if concerned and len(concerned) >= limit:
             yield rule.found(told[rule], subject=concerned[0].name, value=len(concerned), threshold=limit, n=every)
-    if not any(one.truth is not None for one in used):
-        yield UNLABELLED.found(
-            _(
-                "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
-                "folders named by class. Folders that are called like no class: {n}.",
-                n=len(unmatched),
-            )
-            if unmatched
-            else _(
-                "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
-                "folders named by "
-                "class."
-            ),
+
+
+def _about_truth(used: Sequence[Predicted], unmatched: Sequence[str], *, named: bool) -> Iterator[Finding]:
+    if any(one.truth is not None for one in used):
+        return
+    if not unmatched:
+        detail = _(
+            "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into folders named by "
+            "class."
         )
+    elif named:
+        detail = _(
+            "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
+            "folders named by class. Folders that are called like no class: {n}.",
+            n=len(unmatched),
+        )
+    else:
+        detail = _(
+            "Nothing can be said about accuracy or mistakes. Folders hold the images: {n}. If they are called by "
+            "class, the model's classes need the same names: give --labels a file of them, in the order of the "
+            "outputs. Or give --truth a table.",
+            n=len(unmatched),
+        )
+    yield UNLABELLED.found(detail)

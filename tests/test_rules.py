@@ -86,9 +86,15 @@ def test_what_was_made_so_is_told(made: dict[str, Any], rule: str, about: str, s
 
 
 def test_folders_that_are_called_like_no_class_are_counted() -> None:
-    told = found(labelled=False, unmatched=("cats", "dogs"))["images.unlabelled"]
+    told = found(labelled=False, unmatched=("cats", "dogs"), labels=("cat", "dog"))["images.unlabelled"]
     assert "Folders that are called like no class: 2." in str(told.detail)
     assert "called like" not in str(found(labelled=False)["images.unlabelled"].detail)
+
+
+def test_folders_of_a_model_without_class_names_ask_for_names() -> None:
+    told = found(labelled=False, unmatched=("cats", "dogs"))["images.unlabelled"]
+    assert "Folders hold the images: 2." in str(told.detail)
+    assert "--labels" in str(told.detail)
 
 
 def test_a_guessed_size_is_held_against_the_sizes_of_the_images() -> None:
