@@ -147,6 +147,11 @@ class Perturbed:
     kind: PerturbationKind
     amount: float
 
+    def pixels(self, height: int, width: int) -> float | None:
+        """What a blur or a shift comes to in an image of this size; None where the amount is no length."""
+        length = self.amount * min(height, width)
+        return {"blur": length, "shift": float(max(1, round(length)))}.get(self.kind)
+
 
 @dataclass(frozen=True)
 class Randomised:
