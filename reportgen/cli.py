@@ -248,6 +248,8 @@ def command_of(model: str, images: Sequence[str], job: Any) -> str:
     # an image's own name, or a folder called after a person
     named = ["IMAGES"] if job.names != "path" else [Path(image).name or image for image in images]
     words = ["reportgen", Path(model).name, *named]
+    # where code lies is nobody's business, but without it nothing is found
+    words += [part for folder in job.pythonpath for part in ("--pythonpath", "." if str(folder) == "." else "DIR")]
     told = job.canonical()
     # tables have no flag, and names of classes that were given as such have no file
     without = {name for name in told if table_of(name) or (name == "labels" and isinstance(told[name], list))}

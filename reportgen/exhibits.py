@@ -69,7 +69,7 @@ def choose(seen: Sequence[Seen], count: int, *, given: Iterable[str] = (), seed:
     for name in given:
         match = names.get(name) or _by_stem(name, seen)
         if match is None:
-            raise UsageError(f"--exhibit {name!r} is none of the usable images", "name it relative to the image folder")
+            raise _no_exhibit(name)
         taken.setdefault(match.name, "given")
     quota = -(-max(count - len(taken), 0) // 4)
     doubt = "undecided" if any(one.several for one in seen) else "doubtful"
@@ -93,10 +93,26 @@ def _by_mistake(one: Seen) -> tuple[float, str]:
     return -(one.mistake or 0.0), one.name
 
 
+def refuse_strangers(given: Iterable[str], names: Iterable[str]) -> None:
+    """Raises UsageError for a name of `given` that no image is called by, whether it can be used or not."""
+    names = set(names)
+    ends = {_last(name) for name in names}
+    for name in given:
+        if name not in names and _last(name) not in ends:
+            raise _no_exhibit(name)
+
+
+def _no_exhibit(name: str) -> UsageError:
+    return UsageError(f"--exhibit {name!r} is none of the usable images", "name it relative to the image folder")
+
+
+def _last(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
 def _by_stem(name: str, seen: Sequence[Seen]) -> Seen | None:
     """The only image whose last part is `name` (users name files as they see them)."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    found = [one for one in seen if one.name.rpartition("/")[2] == last]
+    found = [one for one in seen if one.name.rpartition("/")[2] == _last(name)]
     return found[0] if len(found) == 1 else None
 
 

@@ -15,6 +15,7 @@ from reportgen.scanned import Scanned, known_truth, read_scan
 from reportgen.store import Store
 from reportgen.subject.subject import Subject
 from reportgen.techniques.technique import Case
+from reportgen.text import counted
 
 BACKWARD_COST = 2.0
 """A backward to inner layers costs about as much as two forwards."""
@@ -42,7 +43,7 @@ def words(job: Job, subject: Subject, made: Blueprint, store: Store, spent: Mapp
     rows = (request for planned in made.planned if planned.reason is None for request in planned.rows)
     short = f", {scanning} backward from the last layer" if any(isinstance(one, Backward) for one in rows) else ""
     told = _passes(scanning, lacking) + (short if scanning else "")
-    lines.append(f"3 scan     {len(digests)} images, {len(digests) - lacking} stored: {told}")
+    lines.append(f"3 scan     {counted(len(digests), 'image')}, {len(digests) - lacking} stored: {told}")
     known = known_truth(job, subject, made)
     trial = steps.trial(job, subject, made, store, known)
     tried = trial.lacking if trial is not None else 0
@@ -66,7 +67,7 @@ def words(job: Job, subject: Subject, made: Blueprint, store: Store, spent: Mapp
         examination = plan_examination(made.planned, unknown, store, made.batch)
         batches, images, backwards = examination.passes(made.batch)
         lines.append(
-            f"4 examine  at most {examination.missing} results about {wanted} exhibits: at most "
+            f"4 examine  at most {examination.missing} results about {counted(wanted, 'exhibit')}: at most "
             f"{_passes(batches, images)}, {backwards} backward where one class of each is explained"
         )
     sampling = _sampling(job, subject, made, store, scanned)
@@ -119,7 +120,7 @@ def _sampling(job: Job, subject: Subject, made: Blueprint, store: Store, scanned
 
 
 def _passes(batches: int, samples: int) -> str:
-    return f"{batches} forward of {samples} images" if batches else "no pass"
+    return f"{batches} forward of {counted(samples, 'image')}" if batches else "no pass"
 
 
 def _line(planned: Planned, store: Store) -> str:

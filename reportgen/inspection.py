@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
 from reportgen.job import Job
@@ -159,6 +159,13 @@ _WITHIN = 8
 """Of a list, shown on the terminal."""
 
 
+_COUNTED: Final = {"size": " bytes", "parameters": ""}
+
+
+def _short(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def words(found: Mapping[str, Any]) -> str:
     """The same for the terminal: facts a line, then the layers that can be read as maps."""
     lines = []
@@ -166,7 +173,9 @@ def words(found: Mapping[str, Any]) -> str:
         if name == "layers" or value in (None, "", [], (), {}):
             continue
         if isinstance(value, Mapping):
-            value = ", ".join(f"{k}={v}" for k, v in value.items() if v not in (None, [], ()))
+            value = ", ".join(f"{k}={_short(v)}" for k, v in value.items() if v not in (None, [], ()))
+        elif name in _COUNTED:
+            value = f"{value:,}{_COUNTED[name]}"
         elif isinstance(value, list | tuple):
             shown = ", ".join(str(item) for item in value[:_WITHIN])
             value = f"{shown}, … ({len(value)})" if len(value) > _WITHIN else shown

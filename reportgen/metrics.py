@@ -245,7 +245,10 @@ def calibration_error(seen: Believed) -> dict[str, Any]:
     gaps = np.bincount(place, weights=seen.confidence - seen.right, minlength=BINS)
     value = float(np.abs(gaps).sum() / n)
     influence = (np.sign(gaps)[place] * (seen.confidence - seen.right) - value) / n
-    return measured(value, n, interval(value, influence, seen.units, grouped=seen.grouped, most=n))
+    low, high = interval(value, influence, seen.units, grouped=seen.grouped, most=n)
+    # where every answer is right, influences tell of the confidence alone: no narrower than of n answers right or wrong
+    least, most = wilson(value * n, n)
+    return measured(value, n, (min(low, least), max(high, most)))
 
 
 def confusion(seen: Labelled) -> dict[tuple[int, int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -97,10 +98,14 @@ def _bytes(value: object) -> object:
         return value
     text = value.strip().upper().replace(" ", "")
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    for unit, factor in units.items():
+    number, factor = text.removesuffix("B"), 1
+    for unit, each in units.items():
         if text.endswith(unit):
-            return int(float(text[: -len(unit)]) * factor)
-    return text.removesuffix("B") if text.removesuffix("B").isdigit() else value
+            number, factor = text[: -len(unit)], each
+            break
+    if not re.fullmatch(r"\d+(\.\d+)?", number) or (factor == 1 and "." in number):
+        raise ValueError("is no size such as 500MB or 20GB")
+    return int(float(number) * factor) if factor > 1 else int(number)
 
 
 def as_bytes(words: str) -> int:

@@ -22,6 +22,7 @@ from reportgen.result import Report
 from reportgen.store import Store, key_of
 from reportgen.subject.digests import DigestMemory
 from reportgen.subject.subject import Subject, importable, load_subject
+from reportgen.text import counted
 
 ATTEMPTS = 3
 """How often work is planned again after stored tensors vanished."""
@@ -58,7 +59,9 @@ def audit(
     with timed(timings, "load"):
         subject = load(model, images, job, store, threads, model_id)
     style = replace(style, title=style.title or subject.model_name)
-    progress.step(1, "load", f"{subject.model_name}; {len(subject.images)} images, {len(subject.skipped)} skipped")
+    progress.step(
+        1, "load", f"{subject.model_name}; {counted(len(subject.images), 'image')}, {len(subject.skipped)} skipped"
+    )
 
     with (
         store.alone(_work(subject), progress.note),
@@ -67,7 +70,7 @@ def audit(
     ):
         with timed(timings, "plan"):
             made = blueprint.resolve(job, subject, store, laboratory)
-        progress.step(2, "plan", f"{made.resolution.model['architecture']}; {len(made.shown)} techniques")
+        progress.step(2, "plan", f"{made.resolution.model['architecture']}; {counted(len(made.shown), 'technique')}")
 
         for attempt in range(ATTEMPTS + 64):  # memory is halved as often as it takes
             try:
@@ -88,7 +91,7 @@ def audit(
         traced = (b"", b"")
         if job.tensorboard is not None:
             traced = steps.graph(subject, made, store, laboratory, progress)
-        progress.step(5, "draw", f"{sum(len(section.figures) for section in document.sections)} figures")
+        progress.step(5, "draw", counted(sum(len(section.figures) for section in document.sections), "figure"))
     for notice in store.notices:
         progress.note(notice)
     store.close()

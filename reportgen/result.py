@@ -14,6 +14,7 @@ from reportgen.album import kept_files, kept_formula, kept_pages
 from reportgen.errors import UsageError
 from reportgen.progress import Progress
 from reportgen.report.document import Document
+from reportgen.text import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,7 @@ class Report:
         from reportgen.report.figure_files import write_figures
 
         written = write_figures(Path(directory), self.document)
-        self._progress.step(6, "write", f"{Path(directory).name}: {len(written)} files")
+        self._progress.step(6, "write", f"{Path(directory).name}: {counted(len(written), 'file')}")
         return Path(directory)
 
     def rendered(self, suffix: str) -> bytes:
@@ -193,7 +194,7 @@ class Report:
         images, techniques = self.document.facts["images"], self.document.facts["techniques"].values()
         failed = sum(one["status"] == "failed" for one in techniques)
         told = f", {failed} failed" if failed else ""
-        return f"<Report on {images['used']} images, {len(techniques)} techniques{told}>"
+        return f"<Report on {counted(images['used'], 'image')}, {counted(len(techniques), 'technique')}{told}>"
 
 
 def check_suffix(path: Path) -> None:

@@ -23,12 +23,13 @@ STRAY = FindingRule(
     "model.stray_weights", "model", "notice", _("The file holds weights that the architecture does not use"), 1
 )
 RANDOM = FindingRule("model.random", "model", "warning", _("The model draws random numbers when it answers"))
+ONE_VALUE = FindingRule("model.one_value", "model", "notice", _("The model returns a single value for an image"))
 REPLACED = FindingRule("model.replaced_classes", "model", "warning", _("The file's own code was not run"), 1)
 TRUSTED = FindingRule("model.trusted", "run", "notice", _("The model file was trusted with running code"))
 SILENT = FindingRule("model.unanswered", "model", "warning", _("The model gives no answer for some images"), 1)
 SKIPPED = FindingRule("images.skipped", "data", "notice", _("Some images could not be used"), 1)
 UNLABELLED = FindingRule("images.unlabelled", "data", "info", _("No image has a known true class"))
-RULES: Final = (COLOURS, ASSUMED, RECOGNISED, STRAY, RANDOM, REPLACED, TRUSTED, SILENT, SKIPPED, UNLABELLED)
+RULES: Final = (COLOURS, ASSUMED, RECOGNISED, STRAY, RANDOM, ONE_VALUE, REPLACED, TRUSTED, SILENT, SKIPPED, UNLABELLED)
 
 
 def subject_findings(
@@ -43,9 +44,11 @@ def subject_findings(
     """What follows from how the subject was opened and read, and from the colours it is shown in."""
     return [
         *_about_colours(colormap),
-        *_about_preprocessing(resolution, limits),
+        *_about_preprocessing(resolution, used, limits),
         *_about_file(subject, resolution, limits),
-        *_about_images(used, skipped, unmatched, limits),
+        *_about_output(resolution, used),
+        *_about_images(used, skipped, limits),
+        *_about_truth(used, unmatched, named=bool(resolution.labels)),
     ]
 
 
@@ -62,7 +65,7 @@ def _about_colours(colormap: str) -> Iterator[Finding]:
         )
 
 
-def _about_preprocessing(resolution: Resolution, limits: Limits) -> Iterator[Finding]:
+def _about_preprocessing(resolution: Resolution, used: Sequence[Predicted], limits: Limits) -> Iterator[Finding]:
     assumed = list(resolution.pipeline.get("assumed") or ())
     limit = ASSUMED.limit(limits)
     if not assumed or len(assumed) < limit:
@@ -85,6 +88,16 @@ def _about_preprocessing(resolution: Resolution, limits: Limits) -> Iterator[Fin
             "images the model was not made for. Ask who trained it, and give --input-size, --resize, --mean and --std.",
             names=names,
         )
+    if "size" in assumed and (side := _enlarged(resolution.pipeline["size"], used)) is not None:
+        detail = _(
+            "{detail} At least half of the images have a shorter side of {side} pixels or less and are enlarged to "
+            "{height} × {width}. A network that learned from such images usually takes them as they are: try "
+            "--input-size {side} --resize squash.",
+            detail=detail,
+            side=side,
+            height=resolution.pipeline["size"][0],
+            width=resolution.pipeline["size"][1],
+        )
     yield ASSUMED.found(
         detail,
         subject=str(names),
@@ -92,6 +105,13 @@ def _about_preprocessing(resolution: Resolution, limits: Limits) -> Iterator[Fin
         threshold=limit,
         severity="notice" if sure else None,
     )
+
+
+def _enlarged(size: Sequence[int], used: Sequence[Predicted]) -> int | None:
+    """The shorter side, in pixels, that half of the images do not exceed, where it has to be doubled or more."""
+    sides = sorted(min(one.size) for one in used)
+    half = sides[(len(sides) - 1) // 2]
+    return half if 2 * half <= min(size) else None
 
 
 def _about_file(subject: Subject, resolution: Resolution, limits: Limits) -> Iterator[Finding]:
@@ -115,7 +135,7 @@ def _about_file(subject: Subject, resolution: Resolution, limits: Limits) -> Ite
         )
     stray, limit = list(file.get("stray") or ()), STRAY.limit(limits)
     if stray and len(stray) >= limit:
-        detail = _("{n} keys were left aside, among them {names}.", n=len(stray), names=", ".join(stray[:3]))
+        detail = _("Keys left aside: {n}, among them {names}.", n=len(stray), names=", ".join(stray[:3]))
         yield STRAY.found(detail, subject=stray[0], value=len(stray), threshold=limit)
     if resolution.random:
         yield RANDOM.found(
@@ -156,9 +176,33 @@ def _about_replaced(file: Mapping[str, Any], limit: float) -> Finding:
     )
 
 
-def _about_images(
-    used: Sequence[Predicted], skipped: Sequence[Skipped], unmatched: Sequence[str], limits: Limits
-) -> Iterator[Finding]:
+def _about_output(resolution: Resolution, used: Sequence[Predicted]) -> Iterator[Finding]:
+    """Whoever gives names or true classes, or a network that ends in a sigmoid, has said that there are classes."""
+    told = resolution.labels or any(one.truth is not None for one in used)
+    if resolution.outputs == 1 and resolution.output_kind == "logits" and not told:
+        yield ONE_VALUE.found(
+            _(
+                "It was taken for the score of class 1 against class 0, and its sigmoid for the probability. A network "
+                "that estimates a quantity looks the same, and for such a one nothing in this report holds. Give "
+                "--labels or --truth if it tells classes apart."
+            )
+        )
+
+
+def _skipped(broken: int, others: int, every: int) -> Message:
+    """`others` are files that nobody took for images; the appendix lists them too."""
+    if not others:
+        return _("Skipped: {n} of {all} files. The appendix lists each with its reason.", n=broken, all=every)
+    return _(
+        "Skipped: {n} of {all} files, and {others} more that are no image files. The appendix lists each with its "
+        "reason.",
+        n=broken,
+        all=every,
+        others=others,
+    )
+
+
+def _about_images(used: Sequence[Predicted], skipped: Sequence[Skipped], limits: Limits) -> Iterator[Finding]:
     every = len(used) + len(skipped)
     unanswered = [one for one in skipped if one.reason.startswith(UNANSWERED)]
     broken = [one for one in skipped if not one.reason.startswith("not an image file") and one not in unanswered]
@@ -169,24 +213,33 @@ def _about_images(
             n=len(unanswered),
             all=every,
         ),
-        SKIPPED: _("{n} of {all} were skipped; the appendix lists each with its reason.", n=len(broken), all=every),
+        SKIPPED: _skipped(len(broken), len(skipped) - len(unanswered) - len(broken), every),
     }
     for rule, concerned in ((SILENT, unanswered), (SKIPPED, broken)):
         limit = rule.limit(limits)
         if concerned and len(concerned) >= limit:
             yield rule.found(told[rule], subject=concerned[0].name, value=len(concerned), threshold=limit, n=every)
-    if not any(one.truth is not None for one in used):
-        yield UNLABELLED.found(
-            _(
-                "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
-                "folders named by "
-                "class; {n} folders are called like no class.",
-                n=len(unmatched),
-            )
-            if unmatched
-            else _(
-                "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
-                "folders named by "
-                "class."
-            ),
+
+
+def _about_truth(used: Sequence[Predicted], unmatched: Sequence[str], *, named: bool) -> Iterator[Finding]:
+    if any(one.truth is not None for one in used):
+        return
+    if not unmatched:
+        detail = _(
+            "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into folders named by "
+            "class."
         )
+    elif named:
+        detail = _(
+            "Nothing can be said about accuracy or mistakes. Give --truth a table, or put images into "
+            "folders named by class. Folders that are called like no class: {n}.",
+            n=len(unmatched),
+        )
+    else:
+        detail = _(
+            "Nothing can be said about accuracy or mistakes. Folders hold the images: {n}. If they are called by "
+            "class, the model's classes need the same names: give --labels a file of them, in the order of the "
+            "outputs. Or give --truth a table.",
+            n=len(unmatched),
+        )
+    yield UNLABELLED.found(detail)

@@ -23,6 +23,7 @@ from reportgen.subject.truth_table import truth_from_csv
 from reportgen.summary import UNANSWERED, Predicted
 from reportgen.techniques.predictions import Predictions
 from reportgen.techniques.technique import Case
+from reportgen.text import counted
 from reportgen.trial import Trial
 
 Known = tuple[Mapping[str, Truth], tuple[str, ...]]
@@ -82,7 +83,7 @@ def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, 
             raise PassError(failed[0], "see that it takes images of this size, and --batch-size of them at once")
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped[:3])
         remedy = "see the options named" if "--" in reasons else "give JPEG, PNG or WebP images"
-        raise ImagesError(f"none of {len(skipped)} files is a usable image ({reasons})", remedy)
+        raise ImagesError(f"no usable image among {counted(len(skipped), 'file')} ({reasons})", remedy)
     showable = used if job.exhibit else [one for one in used if one.answered] or used
     wanted = job.preset_values.exhibits
     see = _decided if any(one.single is None for one in truth.values()) else _seen
@@ -155,6 +156,18 @@ def _check_kept(made: Blueprint) -> None:
             f"--truth gives images several of {classes} classes, and the scores of {kept} are kept",
             f"--set predictions.top={classes} keeps all",
         )
+
+
+def refuse_early(job: Job, subject: Subject, resolution: Resolution) -> None:
+    """Tell what the job names and nobody has before the scan, which may take hours, and not after it.
+
+    Raises:
+        UsageError: for a class that the model does not have, an image that is not there.
+    """
+    for word in job.target:
+        if word not in ("predicted", "true"):
+            class_named(word, resolution)
+    exhibits.refuse_strangers(job.exhibit, [image.name for image in subject.images])
 
 
 def _seen(one: Predicted) -> Seen:

@@ -20,11 +20,12 @@ from reportgen.laboratory import Laboratory
 from reportgen.pictures import Pictures, preparer
 from reportgen.progress import Progress
 from reportgen.reference import look_at_reference
-from reportgen.scanned import Known, Scanned, known_truth, read_scan
+from reportgen.scanned import Known, Scanned, known_truth, read_scan, refuse_early
 from reportgen.store import Array, Store, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.subject import Subject
 from reportgen.techniques.predictions import Predictions
+from reportgen.text import counted
 from reportgen.trial import Trial, opposite
 from reportgen.versions import library_versions
 
@@ -68,12 +69,14 @@ def scan(
         ImagesError: if no image can be used.
         LabelsError: if the true classes cannot be read, before anything is run.
         OutOfMemory: if a batch did not fit.
+        ReportgenError: if the job names classes or images that are not there.
     """
     known = known_truth(job, subject, made)
+    refuse_early(job, subject, made.resolution)
     shards = open_shards(made, store)
     digests = {image.digest for image in subject.images}
     lacking = sum(not all(one.knows(digest) for one in shards.values()) for digest in digests)
-    progress.step(3, "scan", f"{len(subject.images)} images, {lacking} of them new")
+    progress.step(3, "scan", f"{counted(len(subject.images), 'image')}, {lacking} of them new")
     told, threads = provenance(made.resolution), laboratory.threads
     failures: Mapping[str, str] = {}
     seconds: Mapping[str, float] = {}
@@ -86,6 +89,8 @@ def scan(
         for one in shards.values():
             one.release()
     scanned = read_scan(job, subject, made, shards, known)
+    if unusable := len(scanned.skipped) - len(subject.skipped):
+        progress.note(f"{counted(unusable, 'image')} could not be used; the report says why")
     compared = look_at_reference(
         subject.reference, shards.values(), job.names, told, threads=threads, progress=progress
     )
@@ -119,7 +124,8 @@ def examine(
     models = about_model(made.planned, store)
     sampling = plan_sampling(made.planned, scanned.sample, store, made.batch)
     pictures = Pictures(subject, made.resolution, store, laboratory.threads)
-    words = f"{len(scanned.cases)} exhibits: {examination.missing} results to compute, {examination.stored} stored"
+    results = counted(examination.missing, "result")
+    words = f"{counted(len(scanned.cases), 'exhibit')}: {results} to compute, {examination.stored} stored"
     if scanned.sample:
         words += f"; a sample of {len(scanned.sample)}: {sampling.missing} to compute, {sampling.stored} stored"
     progress.step(4, "examine", words)

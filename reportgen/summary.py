@@ -62,6 +62,12 @@ class Predicted:
         return tuple(one for one in self.named if one not in true)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the upright image, in pixels."""
+        height, width = self.row["size"]
+        return int(height), int(width)
+
+    @property
     def answered(self) -> bool:
         """Whether its probabilities are numbers: what is made of them can be shown."""
         return bool(np.isfinite(self.row["probability"]).all())
@@ -135,6 +141,7 @@ def image_facts(
     sample: Sequence[str],
 ) -> dict[str, Any]:
     """The entry ``images``. Its digest is over the sorted digests of the usable images: the set, not the names."""
+    tall, wide = sorted(one.size[0] for one in used), sorted(one.size[1] for one in used)
     over = hashlib.sha256()
     for digest in sorted(one.digest for one in used):
         over.update(digest.encode())
@@ -142,6 +149,7 @@ def image_facts(
         "count": len(used) + len(skipped) + subject.left_out,
         "used": len(used),
         "left_out": subject.left_out,
+        "sizes": {"height": [tall[0], tall[-1]], "width": [wide[0], wide[-1]]},
         "digest": over.hexdigest(),
         "exhibits": [{"image": choice.name, "why": choice.why} for choice in choices],
         "sample": list(sample),

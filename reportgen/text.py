@@ -62,6 +62,11 @@ def listed(parts: Sequence[Message]) -> Message:
     return _("{first}, {rest}", first=parts[0], rest=listed(parts[1:]))
 
 
+def counted(number: int, one: str) -> str:
+    """A number and its noun, for lines of a terminal, which are English: ``1 image``, ``2 images``."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
 def line(words: str, most: int = 600) -> str:
     """Words from elsewhere as part of one line: what steers a terminal, breaks the line or is no character is escaped.
 

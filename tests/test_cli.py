@@ -67,6 +67,7 @@ def test_three_documents(subject: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert facts["model"]["architecture"] == "torchvision:resnet18"
     assert facts["model"]["assumed"] is True
     assert [one["file"] for one in facts["images"]["skipped"]] == ["broken.jpg"]
+    assert facts["images"]["sizes"] == {"height": [80, 80], "width": [90, 90]}
     warned = {one["rule"]: one["severity"] for one in facts["findings"]}
     assert warned["preprocessing.assumed"] == "warning"
     page = outputs[0].read_text()
@@ -172,6 +173,42 @@ def test_a_hostile_pickle_does_nothing(tmp_path: Path, capsys: pytest.CaptureFix
         assert "--trust-model" in lines[1]
         assert json.loads((tmp_path / "r.json").read_text())["refused"]["error"] == "UnsafeModelError"
     assert not (tmp_path / "done").exists()
+
+
+def test_lines_of_a_run_count_in_english(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    only = ("--preset", "quick", "--input-size", "64", "--only", "predictions", "-o", str(tmp_path / "r.json"))
+    assert main([str(subject / "m.pt"), str(subject / "images" / "0.png"), *only]) == 0
+    told = capsys.readouterr().err
+    for words in ("m.pt; 1 image, 0 skipped", "; 1 technique\n", "1 image, 1 of them new", "4 examine  1 exhibit: "):
+        assert words in told
+    assert main([str(subject / "m.pt"), str(subject / "images"), *only]) == 0
+    told = capsys.readouterr().err
+    assert "5 images, 0 skipped" in told
+    assert "  1 image could not be used; the report says why\n" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--truth", "table.csv"), 1),
+        (("--target", "whale"), 2),
+        (("--exhibit", "nowhere.png"), 2),
+    ],
+)
+def test_what_is_not_there_is_told_before_the_scan(
+    subject: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("table.csv").write_text("image,label\nnowhere.png,0\n", encoding="utf-8")
+    assert run(subject, *words, "-o", "r.json") == code
+    told = capsys.readouterr().err
+    assert "2 plan" in told
+    assert "3 scan" not in told
 
 
 def test_inspect(subject: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,6 +165,8 @@ def test_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_long_lists_are_cut_on_the_terminal() -> None:
+    assert words({"size": 44796235}) == "size            44,796,235 bytes"
+    assert words({"input": {"mean": (0.5, 0.4), "bgr": False}}) == "input           mean=0.5 0.4, bgr=False"
     assert words({"labels": list("abcdefgh")}) == "labels          a, b, c, d, e, f, g, h"
     assert words({"labels": list("abcdefghi")}) == "labels          a, b, c, d, e, f, g, h, … (9)"
 

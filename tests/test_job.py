@@ -85,7 +85,8 @@ def test_pyproject_table_and_relative_paths(tmp_path: Path) -> None:
         ({"names": "digest"}, "--names 'digest'"),
         ({"colormap": "rainbow"}, "--colormap 'rainbow'"),
         ({"techniques": ["x=1"]}, "TECHNIQUE.FIELD=VALUE"),
-        ({"cache_size": "much"}, "--cache-size 'much'"),
+        ({"cache_size": "much"}, "--cache-size 'much': is no size such as 500MB or 20GB"),
+        ({"cache_size": "xGB"}, "--cache-size 'xGB': is no size such as 500MB or 20GB"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, object], words: str) -> None:
@@ -101,7 +102,10 @@ def test_mistakes_are_named(options: dict[str, object], words: str) -> None:
         ({"only": "grad_cam"}, "there is no technique 'grad_cam'"),
         ({"only": "filters", "skip": "filters"}, "leave no technique"),
         ({"techniques": {"filters": {"colour": 1}}}, "has no option 'colour'"),
-        ({"techniques": {"class_activation": {"methods": "cam,score_cam"}}}, "'score_cam' is no method"),
+        (
+            {"techniques": {"class_activation": {"methods": "cam,score_cam"}}},
+            "activation: 'score_cam' is no method",
+        ),
     ],
 )
 def test_mistakes_about_techniques(options: dict[str, object], words: str) -> None:
@@ -135,6 +139,12 @@ def test_canonical_options_hold_no_folder() -> None:
     )
     assert job.canonical() == {"labels": "names.txt", "preset": "quick"}
     assert "/home" not in command_of("/home/someone/m.pt", ["/home/someone/images/"], job)
+
+
+def test_the_command_tells_that_own_code_is_needed_and_not_where_it_lies() -> None:
+    given = {"arch": "own:Net", "pythonpath": (Path("/home/someone/code"), Path())}
+    told = command_of("m.pt", ["images"], Job.from_options(given))
+    assert told == "reportgen m.pt images --pythonpath DIR --pythonpath . --arch own:Net -o report.pdf"
 
 
 def test_title_and_author_are_one_line() -> None:

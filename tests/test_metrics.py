@@ -180,6 +180,16 @@ def test_calibration_by_hand() -> None:
     assert auroc(seen) is None
 
 
+def test_few_right_answers_do_not_settle_the_calibration() -> None:
+    """24 images at 0.98 to 0.99, all right: the network may be right as seldom as in 86 of 100 cases."""
+    confidence, ones = np.linspace(0.98, 0.99, 24), np.ones(24, int)
+    seen = Labelled(ones, ones, confidence, np.arange(24), False, None, ones > 0, [None] * 24)
+    found = calibration_error(seen)
+    assert found["value"] == pytest.approx(0.015)
+    assert found["interval"][0] < 0.005
+    assert found["interval"][1] > 0.1
+
+
 def test_bins_include_their_upper_end() -> None:
     confidence = np.array([0.0, 1 / BINS, 2 / BINS, 1.0])
     seen = Labelled(

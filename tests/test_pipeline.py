@@ -327,7 +327,7 @@ def test_a_folder_of_whatever(tmp_path: Path, network: nn.Module) -> None:
     assert {one["file"] for one in images["skipped"]} == {"half.png", "text.jpg", "empty.jpg", "notes.txt"}
     # the copy of 000.png is the same image under another name: counted twice, computed once
     assert report.facts["passes"]["forward"]["samples"] == 2 + 3 + 4
-    with pytest.raises(ImagesError, match="none of 1 files is a usable image"):
+    with pytest.raises(ImagesError, match="no usable image among 1 file"):
         reportgen.audit(network, folder / "text.jpg", **QUICK)
 
 

@@ -39,7 +39,7 @@ from tests.report.test_html import Page
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "translations.py"
-SAME = {"softmax", "sigmoid", "MMACs", "JPEG", "SSIM", "%(size)s MB"}
+SAME = {"softmax", "sigmoid", "MMACs", "JPEG", "SSIM", "%(size)s MB", "%(size)s kB"}
 """What is the same in Chinese."""
 
 needs_han = pytest.mark.skipif(han_font() is None, reason="no font for Chinese (pip install 'reportgen[zh]')")

@@ -31,10 +31,13 @@ from reportgen.techniques.technique import Case
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One image, decoded once: (C,H,W) float32 for the model, and (side, side) uint8 of what it looks like."""
+    """One image, decoded once: (C,H,W) float32 for the model, (side, side) uint8 of what it looks like, and (height,
+    width) of its own.
+    """
 
     values: Array
     look: Array
+    size: tuple[int, int]
 
 
 Prepare = Callable[[str], Sight]
@@ -112,9 +115,12 @@ class Worker:
             self._one_by_one(pending, active, error)
             return
         looks = torch.from_numpy(np.stack([sight.look for _digest, sight in pending]))
+        sizes = torch.tensor([sight.size for _digest, sight in pending], dtype=torch.int32)
         for one in [one for one in serving if one in active]:
             needs, passes = one.planned.rows, self.passes
-            probe = EngineProbe(passes.resolution, passes.module, needs, trace, classes, passes=passes, seen=looks)
+            probe = EngineProbe(
+                passes.resolution, passes.module, needs, trace, classes, passes=passes, seen=looks, measured=sizes
+            )
             try:
                 with self.last_resort():
                     computed = self.computed(one.planned, probe)

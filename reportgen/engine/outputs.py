@@ -72,7 +72,7 @@ def as_matrix(output: object, rows: int) -> Tensor:
     else:
         shape = " × ".join(str(side) for side in candidates[0].shape[1:]) or "one"
         what = f"the model returns {shape} values an image, not one score a class"
-    raise PassError(what, "it may be no classifier")
+    raise PassError(what, "give a classifier, or a module around this one that returns one score a class (--arch)")
 
 
 def _matrix(tensor: Tensor) -> Tensor | None:

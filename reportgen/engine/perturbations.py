@@ -30,20 +30,21 @@ def perturbed(images: Tensor, change: Perturbed, pipeline: Mapping[str, Any]) ->
         case "brightness":
             made = plain + change.amount
         case "blur":
-            made = blurred(plain, change.amount * min(images.shape[2:]))
+            made = blurred(plain, _pixels(change, images))
         case "noise":
             drawn = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(0))
             made = plain + change.amount * drawn.to(images.device)
         case "jpeg":
             made = torch.stack([_compressed(one, round(change.amount), pipeline) for one in plain.clamp(0, 1)])
         case "shift":
-            made = shifted(plain, pixels_of(change, images.shape[2], images.shape[3]))
+            made = shifted(plain, int(_pixels(change, images)))
     return (made.clamp(0, 1) - mean) / spread
 
 
-def pixels_of(change: Perturbed, height: int, width: int) -> int:
-    """By how many pixels a shift moves an image of this size."""
-    return max(1, round(change.amount * min(height, width)))
+def _pixels(change: Perturbed, images: Tensor) -> float:
+    length = change.pixels(images.shape[2], images.shape[3])
+    assert length is not None
+    return length
 
 
 def shifted(images: Tensor, pixels: int) -> Tensor:

@@ -75,6 +75,7 @@ class EngineProbe:
         passes: the model, for what is asked about it alone.
         bench: further passes on the batch, for what is measured on the sample.
         seen: (n, side, side) grey levels of the images themselves.
+        measured: (n, 2) height and width of the images themselves.
     """
 
     resolution: Resolution
@@ -87,6 +88,7 @@ class EngineProbe:
     passes: Passes | None = None
     bench: Repeated | None = None
     seen: Tensor | None = None
+    measured: Tensor | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -198,6 +200,11 @@ class EngineProbe:
         if self.seen is None or not any(isinstance(need, Look) for need in self.needs):
             raise Undeclared("what images look like")
         return self.seen
+
+    def sizes(self) -> Tensor:
+        if self.measured is None or not any(isinstance(need, Look) for need in self.needs):
+            raise Undeclared("sizes of images")
+        return self.measured
 
     def recorded(self) -> Recording:
         if not any(isinstance(need, Record) for need in self.needs) or self.passes is None:

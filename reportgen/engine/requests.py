@@ -147,6 +147,11 @@ class Perturbed:
     kind: PerturbationKind
     amount: float
 
+    def pixels(self, height: int, width: int) -> float | None:
+        """What a blur or a shift comes to in an image of this size; None where the amount is no length."""
+        length = self.amount * min(height, width)
+        return {"blur": length, "shift": float(max(1, round(length)))}.get(self.kind)
+
 
 @dataclass(frozen=True)
 class Randomised:
@@ -162,7 +167,9 @@ class Randomised:
 
 @dataclass(frozen=True)
 class Look:
-    """What each image itself looks like, 16 × 16 grey levels, made while it is decoded: it takes no pass."""
+    """What each image itself looks like, 16 × 16 grey levels, and its size, found while it is decoded: it takes no
+    pass.
+    """
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def reliability_chart(
         width = bins[0]["high"] - bins[0]["low"]
         right.bar([one["low"] for one in bins], [one["accuracy"]["n"] for one in bins], width, align="edge", alpha=0.8)
         right.set_xlim(0, 1.01)
+        right.yaxis.get_major_locator().set_params(integer=True)  # there are no halves of images
         right.set_xlabel(confidence)
         right.set_ylabel(images)
 

@@ -91,12 +91,20 @@ class SkippedFile(_Part):
     reason: str
 
 
+class Sizes(_Part):
+    """Smallest and largest height, and width, of the usable images, upright, in pixels."""
+
+    height: tuple[int, int]
+    width: tuple[int, int]
+
+
 class Images(_Part):
     """The image set. `digest` is over the sorted digests of the usable images."""
 
     count: int
     used: int
     left_out: int
+    sizes: Sizes | None = None
     digest: str
     exhibits: list[Named]
     sample: list[str]

@@ -19,7 +19,8 @@ from reportgen.report.latex import UNICODE, escaped
 from reportgen.report.templates import rendered
 
 _LEFT_OUT: Final = frozenset(("table", "figure", "svg", "dl", "style", "script", "details"))
-_BLOCKS: Final = frozenset(("p", "div", "h3", "h4", "li", "section"))
+_HEADINGS: Final = frozenset(("h3", "h4"))
+_BLOCKS: Final = _HEADINGS | {"p", "div", "li", "section"}
 _COMMANDS: Final = {"b": "textbf", "strong": "textbf", "i": "emph", "em": "emph", "code": "texttt"}
 
 
@@ -66,6 +67,7 @@ class _Reader(HTMLParser):
         self.parts: list[str] = []
         self.left_out: list[str] = []
         self.cited = False
+        self.heading = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         told = {name: value or "" for name, value in attrs}
@@ -74,10 +76,11 @@ class _Reader(HTMLParser):
                 self.left_out.append(tag)
         elif tag in _LEFT_OUT or "numbers" in told.get("class", "").split():
             self.left_out.append(tag)
+            self.heading = ""  # of what is left out
         elif tag in _BLOCKS:
             self._end()
             if "data-tex" in told:
-                self.done.append("\\begin{equation*}\n  " + told["data-tex"] + "\n\\end{equation*}")
+                self._append("\\begin{equation*}\n  " + told["data-tex"] + "\n\\end{equation*}")
         elif tag in _COMMANDS:
             self.parts.append(rf"\{_COMMANDS[tag]}{{")
         elif tag == "a" and told.get("href", "").startswith("#ref-"):
@@ -88,6 +91,8 @@ class _Reader(HTMLParser):
         if self.left_out:
             if tag == self.left_out[-1]:
                 self.left_out.pop()
+        elif tag in _HEADINGS:
+            self.heading, self.parts = self._text(), []
         elif tag in _BLOCKS:
             self._end()
         elif tag in _COMMANDS:
@@ -110,7 +115,16 @@ class _Reader(HTMLParser):
         return self.done
 
     def _end(self) -> None:
-        text = " ".join("".join(self.parts).split())
-        if text:
-            self.done.append(text)
+        if text := self._text():
+            self._append(text)
         self.parts = []
+
+    def _text(self) -> str:
+        return " ".join("".join(self.parts).split())
+
+    def _append(self, paragraph: str) -> None:
+        """A heading comes with the first paragraph beneath it, or not at all."""
+        if self.heading:
+            self.done.append(rf"\subsubsection*{{{self.heading}}}")
+        self.heading = ""
+        self.done.append(paragraph)

@@ -22,7 +22,6 @@ TERMS: Final[Mapping[str, Message]] = {
         _("crop"),
         _("squash"),
         _("pad"),
-        _("none"),
         _("nearest"),
         _("bilinear"),
         _("bicubic"),

@@ -219,8 +219,14 @@ def _own(name: str, given: dict[str, Any]) -> nn.Module:
     module, _colon, attribute = name.partition(":")
     try:
         made = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ArchitectureError(f"{name!r} cannot be imported: {error}", "give its folder as --pythonpath") from None
+    except ImportError as error:
+        own = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        remedy = "give its folder as --pythonpath, the working directory as --pythonpath ."
+        remedy = remedy if own else "install what its module imports, or give the folder of that as --pythonpath too"
+        raise ArchitectureError(f"{name!r} cannot be imported: {error}", remedy) from None
+    except AttributeError as error:
+        remedy = "name a class or a function of it behind the colon"
+        raise ArchitectureError(f"{name!r} cannot be imported: {error}", remedy) from None
     model = made(**given)
     if not isinstance(model, nn.Module):
         raise ArchitectureError(

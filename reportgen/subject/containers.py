@@ -31,6 +31,7 @@ from reportgen.subject.stand_ins import (
     TensorSpec,
     UnsupportedTensor,
 )
+from reportgen.text import counted
 
 MOST_TENSORS = 50_000
 """The classifier with most parts has some two thousand."""
@@ -374,7 +375,7 @@ def _open_safetensors(path: Path, shown: str) -> Container:
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
             if len(names) > MOST_TENSORS:
-                raise ModelFileError(f"{shown!r} holds {len(names)} tensors", "it is no image classifier")
+                raise ModelFileError(f"{shown!r} holds {counted(len(names), 'tensor')}", "it is no image classifier")
             tensors = {name: opened.get_tensor(name) for name in names}
             metadata = dict(opened.metadata() or {})
         if any(tensor.dim() > MOST_DIMENSIONS for tensor in tensors.values()):

@@ -26,7 +26,7 @@ from reportgen.subject.labels import MOST_CLASSES, named_classes
 from reportgen.subject.modules import is_module, state_of
 from reportgen.subject.sharded import open_weights
 from reportgen.subject.stand_ins import MOST_LETTERS, Inert, TensorSpec
-from reportgen.text import line
+from reportgen.text import counted, line
 
 State = Mapping[str, Any]
 """Names to tensors, or to descriptions of tensors."""
@@ -99,7 +99,7 @@ def read_contents(path: Path, shown: str, weights: str | None = None) -> Content
     """
     contents = _found(open_weights(path, shown), shown, weights)
     if len(contents.state) > MOST_TENSORS:
-        raise ModelFileError(f"{shown!r} holds {len(contents.state)} tensors", "it is no image classifier")
+        raise ModelFileError(f"{shown!r} holds {counted(len(contents.state), 'tensor')}", "it is no image classifier")
     if any(len(key) > MOST_LETTERS or line(key, MOST_LETTERS) != key for key in contents.state):
         raise ModelFileError(f"{shown!r} is damaged: names of its weights are no words", "get the file again")
     module = contents.module

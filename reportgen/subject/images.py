@@ -23,6 +23,7 @@ from reportgen.subject import arrays
 from reportgen.subject.decoding import MAX_PIXELS, as_pil, decode_file, format_of, load
 from reportgen.subject.decoding import ImageError as ImageError
 from reportgen.subject.digests import digest_of_live, open_regular
+from reportgen.text import counted
 
 SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".dib",
@@ -118,7 +119,7 @@ def find_images(sources: Sequence[Path], *, limit: int | None = None, seed: int 
     if not images:
         first = f", such as {skipped[0].name!r}: {skipped[0].reason}" if skipped else ""
         remedy = "give JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or NumPy files"
-        raise ImagesError(f"no image among {len(skipped)} files{first}", remedy)
+        raise ImagesError(f"no image among {counted(len(skipped), 'file')}{first}", remedy)
     chosen = images if limit is None or limit >= len(images) else _share(images, limit, seed)
     ordered = sorted(chosen, key=lambda ref: ref.name)
     kept = {ref.name for ref in ordered}

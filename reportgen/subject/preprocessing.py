@@ -20,6 +20,7 @@ from reportgen.errors import UsageError
 from reportgen.subject.decoding import MAX_PIXELS, ImageError
 from reportgen.subject.images import ImageRef, decode, fetched
 from reportgen.subject.look import look_of, look_of_values
+from reportgen.text import counted
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -221,13 +222,13 @@ def looked_at(ref: ImageRef) -> Pixels:
     return look_of_values(np.asarray(fetched(ref), np.float32)) if ref.ready else look_of(decode(ref))
 
 
-def sighted(ref: ImageRef, pipeline: Pipeline) -> tuple[Values, Pixels]:
-    """What `prepare` and `looked_at` give, decoded once. Raises ImageError."""
+def sighted(ref: ImageRef, pipeline: Pipeline) -> tuple[Values, Pixels, tuple[int, int]]:
+    """What `prepare` and `looked_at` give, decoded once; (height, width) of the upright image. Raises ImageError."""
     if ref.ready:
         values = pipeline.ready(fetched(ref))
-        return values, look_of_values(values)
+        return values, look_of_values(values), (values.shape[1], values.shape[2])
     image = decode(ref)
-    return pipeline(image), look_of(image)
+    return pipeline(image), look_of(image), (image.height, image.width)
 
 
 def _offset(there: int, wanted: int) -> int:
@@ -365,7 +366,10 @@ def _given(name: str, values: Sequence[float], channels: int) -> tuple[float, ..
     """The user's statistics, one for each channel; one value serves all."""
     told = tuple(float(value) for value in values)
     if len(told) not in (1, channels):
-        raise UsageError(f"--{name} has {len(told)} values for {channels} channels", "give one value, or one a channel")
+        raise UsageError(
+            f"--{name} has {counted(len(told), 'value')} for {counted(channels, 'channel')}",
+            "give one value, or one a channel",
+        )
     if not all(math.isfinite(value) for value in told) or (name == "std" and min(told) <= 0):
         raise UsageError(f"--{name} {told} is impossible", "give finite numbers, and standard deviations above zero")
     if name == "mean" and max(abs(value) for value in told) > 1:

@@ -13,6 +13,7 @@ from reportgen.errors import LabelsError
 from reportgen.subject.images import shown
 from reportgen.subject.labels import number_of, text_of
 from reportgen.subject.truth import Truth, by_name, plain
+from reportgen.text import line as line_of
 
 _NAMED = 3
 """So many examples are named in a message."""
@@ -82,7 +83,7 @@ def truth_from_csv(
     if wrong["image"] and (others is not None or not truth):
         raise LabelsError(
             f"{name!r} names images that are not there, or that several are called: {_told(wrong['image'])}",
-            "name them relative to the image folder",
+            "name them relative to the image folder" + (f", as {images[0]!r}" if images else ""),
         )
     return {image: said for image, said in truth.items() if image in used}
 
@@ -105,7 +106,7 @@ def _rows(text: str, name: str) -> tuple[list[str], list[_Row]]:
     try:
         columns = [column.strip().lower() for column in next(reader, [])]
         if columns.count("image") != 1:
-            raise LabelsError(f"{name!r} has no columns image and label", "begin it with the line image,label")
+            raise _headless(name, columns)
         for fields in reader:
             if len(fields) > len(columns) and any(field.strip() for field in fields[len(columns) :]):
                 what = f"line {reader.line_num} of {name!r} has more fields than its head"
@@ -118,6 +119,11 @@ def _rows(text: str, name: str) -> tuple[list[str], list[_Row]]:
     if not rows:
         raise LabelsError(f"{name!r} names no image", "write a line for each image")
     return columns, rows
+
+
+def _headless(name: str, columns: Sequence[str]) -> LabelsError:
+    what = f"{name!r} has no columns image and label; its first line is {line_of(','.join(columns), 60)!r}"
+    return LabelsError(what, "begin it with the line image,label")
 
 
 def _labels(
@@ -187,7 +193,7 @@ def _marked(
             place[index].append(column)
     lacking = [classes[index] for index, found in place.items() if len(found) != 1]
     if not place or len(lacking) == len(place):
-        raise LabelsError(f"{name!r} has no columns image and label", "begin it with the line image,label")
+        raise _headless(name, columns)
     if lacking:
         raise LabelsError(
             f"{name!r} has no column, or several, for {len(lacking)} of {len(place)} classes: {_told(lacking)}",

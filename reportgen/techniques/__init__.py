@@ -151,8 +151,7 @@ def _given(cls: type[Technique], given: Mapping[str, Any], usual: Mapping[str, A
         return TypeAdapter(cls).validate_python(cls.completed(options, frozenset(given)))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         words = str(first["msg"]).removeprefix("Value error, ")
-        raise UsageError(
-            f"{cls.name}.{where} {first['input']!r}: {words}", "reportgen techniques -v shows the options"
-        ) from None
+        # where options do not fit together no single one is at fault, and the words name them
+        where = f".{'.'.join(str(part) for part in first['loc'])} {first['input']!r}" if first["loc"] else ""
+        raise UsageError(f"{cls.name}{where}: {words}", "reportgen techniques -v shows the options") from None

@@ -279,12 +279,14 @@ class ClassActivation(Technique):
         if not results["zero_maps"] or results["zero_maps"] < limit:
             return []
         worst = max(results["zero"].items(), key=lambda item: (len(item[1]), item[0]))
+        method, _slash, layer = worst[0].partition("/")
         detail = _(
-            "{zero} of {maps} maps hold no positive value; most often {pair} ({images} images). Such a map says that "
-            "nothing at that layer speaks for the class by that formula, and is drawn empty.",
+            "{zero} of {maps} maps hold no positive value; most often those of {method} at {layer}, {images} of them. "
+            "Such a map says that nothing at that layer speaks for the class by that formula, and is drawn empty.",
             zero=results["zero_maps"],
             maps=results["maps"],
-            pair=worst[0],
+            method=TITLES[method],
+            layer=layer,
             images=len(worst[1]),
         )
         told = {"value": results["zero_maps"], "threshold": limit, "n": results["maps"]}
@@ -340,10 +342,9 @@ class ClassActivation(Technique):
                 technique=self.name,
                 rows=tuple(self._row(evidence, case, method, layers) for case in cases[start : start + MOST_ROWS]),
                 caption=_(
-                    "{method} of the first explained class of exhibits, at {n} layers from shallow to deep. Each map "
+                    "{method} of the first explained class of exhibits, one column a layer, shallow to deep. Each map "
                     "is scaled from zero to its own maximum. {reading}",
                     method=TITLES[method],
-                    n=len(layers),
                     reading=evidence.reading,
                 ),
                 columns=len(layers) + evidence.originals,
@@ -393,7 +394,7 @@ class ClassActivation(Technique):
             technique=self.name,
             rows=tuple(rows),
             caption=_(
-                "Class activation maps of {image} for the class {label}: one row a method, one column a layer, shallow "
+                "Class activation maps of {image} for {label}: one row a method, one column a layer, shallow "
                 "to deep. Each map is scaled from zero to its own maximum, which stands beneath it; negative values of "
                 "CAM are not drawn. {reading}",
                 image=case.name,

@@ -121,8 +121,8 @@ class Duplicates(Technique):
         exact, near, reference = results["exact"], results["near"], results["reference"]
         if exact["images"] and exact["images"] >= EXACT.limit(limits):
             detail = _(
-                "{copies} of {n} images are byte by byte the same as another, such as {names}. Each counts in the "
-                "accuracy, though intervals take copies for one witness. Take them out.",
+                "Images that are byte by byte the same as another: {copies} of {n}, such as {names}. Each counts in "
+                "the accuracy, though intervals take copies for one witness. Take them out.",
                 copies=exact["images"],
                 n=n,
                 names=_named(exact["groups"][0]),
@@ -130,9 +130,9 @@ class Duplicates(Technique):
             yield _about(EXACT, detail, exact["groups"][0][0], exact["images"], n, limits)
         if near["images"] and near["images"] >= NEAR.limit(limits):
             detail = _(
-                "{copies} of {n} images look like another one at 16 × 16 pixels, but for brightness and colour, such "
-                "as {names}. If they are frames of a film or copies in another size, they are no independent cases: "
-                "give --truth a column group, or keep one of each.",
+                "Images that look like another one at 16 × 16 pixels, but for brightness and colour: {copies} of {n}, "
+                "such as {names}. If they are frames of a film or copies in another size, they are no independent "
+                "cases: give --truth a column group, or keep one of each.",
                 copies=near["images"],
                 n=n,
                 names=_named(near["groups"][0]),
@@ -141,8 +141,8 @@ class Duplicates(Technique):
         contradicting = results["contradicting"]
         if contradicting and len(contradicting) >= CONTRADICTING.limit(limits):
             detail = _(
-                "{groups} images stand there under several classes, such as {names}. At least one of the labels is "
-                "wrong each time, and no model can be right about both.",
+                "Images that stand there under several classes: {groups}, such as {names}. At least one of the labels "
+                "is wrong each time, and no model can be right about both.",
                 groups=len(contradicting),
                 names=_named(contradicting[0]),
             )
@@ -150,9 +150,9 @@ class Duplicates(Technique):
         leaked = reference["exact"] + reference["near"] if reference else 0
         if leaked and leaked >= LEAKED.limit(limits):
             detail = _(
-                "{leaked} of {n} images are also in the reference set of {all}: {exact} byte by byte, {near} by what "
-                "they look like, such as {names}. If the model learned from that set, it has seen them, and numbers "
-                "about them say nothing about new images. Take them out.",
+                "Images that are also in the reference set of {all}: {leaked} of {n}; {exact} byte by byte, {near} by "
+                "what they look like, such as {names}. If the model learned from that set, it has seen them, and "
+                "numbers about them say nothing about new images. Take them out.",
                 leaked=leaked,
                 n=n,
                 all=reference["images"],

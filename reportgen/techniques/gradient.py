@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reportgen.engine.requests import Rule
+from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Picture
 from reportgen.figures.tiles import grey_tile
 from reportgen.report.document import Reference
@@ -40,8 +41,10 @@ class Gradient(InputSpace):
     def _drawn(self, evidence: Evidence, values: Array, limit: float, size: int = 224) -> Picture:
         return grey_tile(magnitude(values), low=0.0, high=limit)
 
-    def _reading(self) -> Message:
+    def _reading(self, resolution: Resolution) -> Message:
+        if int(resolution.pipeline["channels"]) == 1:
+            return _("The magnitude, in grey: black is zero, white the 99.5th percentile of the magnitudes.")
         return _(
-            "The largest magnitude over the colour channels, in grey: black is zero, white the 99.5th percentile "
+            "The largest magnitude over the channels of the input, in grey: black is zero, white the 99.5th percentile "
             "of the magnitudes."
         )

@@ -44,6 +44,10 @@ SIGNED = _(
     "Mid grey is zero, brighter positive, darker negative, in the colours of the input, up to the 99.5th percentile "
     "of the magnitudes."
 )
+SIGNED_GREY = _(
+    "Mid grey is zero, brighter positive, darker negative, up to the 99.5th percentile of the magnitudes. Drawn is the "
+    "mean over the channels of the input."
+)
 UNITS = _(
     "{title} of single units for {image}: one row a layer, for each unit the part of the image and beside it the "
     "projection of the unit from its strongest position, both cropped to where the projection exceeds 2 % of its "
@@ -102,9 +106,9 @@ class InputSpace(Technique):
         """One picture in the space of the input, its longer side at least `size` pixels."""
         return signed_tile(_in_colours(values, evidence.resolution), limit=limit, size=size)
 
-    def _reading(self) -> Message:
+    def _reading(self, resolution: Resolution) -> Message:
         """How the pictures are to be read, for captions."""
-        return SIGNED
+        return SIGNED if int(resolution.pipeline["channels"]) in (1, 3) else SIGNED_GREY
 
     def _picture(self, evidence: Evidence, values: Array, limit: float, size: int = 224) -> Picture:
         """One picture as finely as it may be shown: these projections trace the outlines of a photograph."""
@@ -119,7 +123,7 @@ class InputSpace(Technique):
         return max(float(evidence.visible(magnitude(values)).max()) for values in pictures)
 
     def _told(self, evidence: Evidence) -> Message:
-        return self._reading() if evidence.originals else COARSELY
+        return self._reading(evidence.resolution) if evidence.originals else COARSELY
 
     def _overview(self, evidence: Evidence) -> Iterator[Figure]:
         """The exhibits, and beneath each its picture for the first explained class."""
@@ -135,17 +139,15 @@ class InputSpace(Technique):
                 technique=self.name,
                 rows=tuple(rows),
                 caption=_(
-                    "{title} of {n} exhibits for the first explained class of each, beneath the image as the network "
+                    "{title} of exhibits for the first explained class of each, beneath the image as the network "
                     "saw it. {reading}",
                     title=self.title,
-                    n=len(shown),
-                    reading=self._reading(),
+                    reading=self._reading(evidence.resolution),
                 )
                 if evidence.originals
                 else _(
-                    "{title} of {n} exhibits for the first explained class of each. {reading}",
+                    "{title} of exhibits for the first explained class of each. {reading}",
                     title=self.title,
-                    n=len(shown),
                     reading=COARSELY,
                 ),
                 columns=columns,

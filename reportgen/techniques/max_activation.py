@@ -296,7 +296,7 @@ class MaxActivation(Technique):
             if place % columns == 0:
                 axes.set_ylabel(evidence.words(_("objective")))
             if place == 0:
-                axes.legend(loc="upper left")
+                drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def _measured(arrays: Mapping[str, Array], method: str, layer: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from reportgen.store import Array
 from reportgen.techniques.input_space import COLUMNS, columns_of
 from reportgen.techniques.literature import ZEILER2014
 from reportgen.techniques.technique import Case, Evidence, Probe, Technique
-from reportgen.text import Message, _, verbatim
+from reportgen.text import Message, _
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,9 +122,8 @@ class Occlusion(Technique):
                 technique=self.name,
                 rows=tuple(rows),
                 caption=_(
-                    "Occlusion of {n} exhibits: the fall of the probability of the first explained class while a grey "
+                    "Occlusion of exhibits: the fall of the probability of the first explained class while a grey "
                     "square covers the place. {scale} {reading}",
-                    n=len(shown),
                     scale=self._scale(evidence.resolution),
                     reading=evidence.reading,
                 ),
@@ -171,11 +170,10 @@ class Occlusion(Technique):
         arrays: Mapping[str, Array] = evidence.read(case)
         fall, probability = arrays[str(target)], float(arrays[f"probability/{target}"])
         high = max(float(fall.max()), 0.0)
-        told = f"−{high:.2f} of {probability:.2f}"
         label = evidence.resolution.label(target)
         return Panel(
             evidence.overlay(case, fall, low=0.0, high=high),
-            verbatim(f"{label}: {told}"),
+            _("{label}: −{high} of {probability}", label=label, high=f"{high:.2f}", probability=f"{probability:.2f}"),
             _(
                 "occlusion of {image} for {label}: the probability {probability} falls by at most {high}",
                 image=case.name,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from reportgen import multilabel
-from reportgen.engine.requests import Forward, Needs, Scope
+from reportgen.engine.requests import Forward, Look, Needs, Scope
 from reportgen.engine.resolution import Resolution
 from reportgen.figures.figure import Figure, Panel, Picture, Row
 from reportgen.figures.metric_charts import MOST_CLASSES, confusion_chart, reliability_chart
@@ -41,7 +41,8 @@ class Predictions(Technique):
     Stored for each image, K the number of classes kept, strongest first:
     ``logits`` (K,) scores S before softmax or sigmoid, ``index`` (K,) class numbers, ``probability`` (K,) in [0, 1],
     ``entropy`` () of the whole distribution in nats (mean binary entropy where classes are independent), ``rest`` ()
-    the probability that the first class leaves to the others, without the rounding of 1 − p.
+    the probability that the first class leaves to the others, without the rounding of 1 − p; ``size`` (2,) height and
+    width of the upright image in pixels.
     Of images in the trial of the channels' order, ``swapped`` () is the class ranked first in the opposite order.
 
     Attributes:
@@ -53,7 +54,7 @@ class Predictions(Technique):
     summary: ClassVar[str] = "scores of the strongest classes of every image; how often they are right"
     scope: ClassVar[Scope] = "scan"
     essential: ClassVar[bool] = True
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     rules: ClassVar[tuple[FindingRule, ...]] = RULES
     references: ClassVar[tuple[Reference, ...]] = (
         Reference(
@@ -108,7 +109,7 @@ class Predictions(Technique):
     top: int = 20
 
     def needs(self, resolution: Resolution) -> Needs:
-        return (Forward(),)
+        return (Forward(), Look())
 
     def kept(self, classes: int, *, independent: bool) -> int:
         """How many of the classes are kept."""
@@ -126,6 +127,7 @@ class Predictions(Technique):
             "probability": probabilities.gather(1, index),
             "entropy": probe.entropy(),
             "rest": others.sum(dim=1),
+            "size": probe.sizes(),
         }
 
     def results(self, evidence: Evidence) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class Robustness(Measurement):
                     "properties": {
                         "title": {"type": "string"},
                         "amount": {"type": "number"},
+                        "pixels": {"type": ["number", "null"]},
                         "flips": _SHARE,
                         "accuracy": {"oneOf": [_SHARE, {"type": "null"}]},
                         "confidence": MEAN_SCHEMA,
@@ -152,6 +153,7 @@ class Robustness(Measurement):
     def results(self, evidence: Evidence) -> dict[str, Any]:
         rows = [(case.truth.single if case.truth else None, arrays) for case, arrays in evidence.each()]
         told = {}
+        size = evidence.resolution.pipeline["size"]
         for name, change in self.changes().items():
             flips = sum(int(arrays[f"predicted/{name}"]) != int(arrays["predicted"]) for _truth, arrays in rows)
             fall = np.array(
@@ -162,6 +164,7 @@ class Robustness(Measurement):
             told[name] = {
                 "title": str(TITLES[name]),
                 "amount": change.amount,
+                "pixels": change.pixels(*size),
                 "flips": {**share(flips, len(rows)), "count": flips},
                 "accuracy": _accuracy([(int(arrays[f"predicted/{name}"]), t) for t, arrays in rows]),
                 "confidence": mean(fall),
@@ -230,11 +233,9 @@ def _stability(before: Tensor, after_it: Tensor, change: Perturbed, size: tuple[
     import torch
     from torch.nn import functional
 
-    from reportgen.engine.perturbations import pixels_of
-
     one, other = before.double(), after_it.double()
     if change.kind == "shift":
-        pixels = pixels_of(change, size[0], size[1])
+        pixels = int(change.pixels(size[0], size[1]) or 0)
         large = (
             functional.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
             for maps in (one, other)

@@ -355,5 +355,6 @@ def _draw(drawing: Drawing, evidence: Evidence, results: Mapping[str, Any]) -> N
         axes.set_ylim(top=1.05)
         if what == "rank_correlation":
             axes.axhline(results["threshold"], linewidth=0.7, color=SERIES[2], linestyle=":")
-            axes.legend(loc="upper right")
+            # four lines and their bands leave no corner free
+            drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         axes.set_xlabel(evidence.words(_("drawn anew behind")))

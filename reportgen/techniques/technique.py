@@ -206,6 +206,9 @@ class Probe(Protocol):
     def looks(self) -> Tensor:
         """(n, 16, 16) uint8: grey levels of the images themselves."""
 
+    def sizes(self) -> Tensor:
+        """(n, 2) int32: height and width of the images themselves, upright, in pixels."""
+
     def recorded(self) -> Recording:
         """The operations of one forward of noise."""
 

@@ -68,6 +68,16 @@ def test_any_template_can_be_replaced(tmp_path: Path) -> None:
     assert "<p>mine" not in html()  # other documents are not touched
 
 
+def test_methods_have_no_headings_of_what_is_left_out_of_them(tmp_path: Path) -> None:
+    table, words = "<table><tr><td>x</td></tr></table>", "<p><b>What</b> it is.</p>"
+    own = f"<p>One.</p><h3>Table</h3><div>{table}</div><p>Two.</p><h3>Kept</h3><div>{words}</div><h3>Last</h3>{table}"
+    folder = templates(tmp_path, techniques__filters=own)
+    told = methods(document(templates=folder))
+    assert "Table" not in told
+    assert "Last" not in told
+    assert "\\subsubsection*{Kept}\n\n\\textbf{What.} it is." in told
+
+
 def test_templates_still_escape(tmp_path: Path) -> None:
     page = html(templates=templates(tmp_path, summary="{{ style.title }}{{ facts.model.file }}"))
     assert "<script>alert" not in page

@@ -111,9 +111,20 @@ def test_own_code_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert facts.stray == ("head.weight",)
 
 
-@pytest.mark.parametrize("arch", ["no_such_module:net", "own_net_for_test2:gone"])
-def test_own_code_that_is_not_there(arch: str, tmp_path: Path) -> None:
+HERE = "give its folder as --pythonpath, the working directory as --pythonpath ."
+LACKING = "install what its module imports, or give the folder of that as --pythonpath too"
+CALLED = "name a class or a function of it behind the colon"
+
+
+@pytest.mark.parametrize(
+    ("arch", "remedy"),
+    [("no_such_module:net", HERE), ("needs_more_for_test:net", LACKING), ("own_net_for_test3:gone", CALLED)],
+)
+def test_own_code_that_is_not_there(arch: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "needs_more_for_test.py").write_text("import no_such_library_for_test\n")
+    (tmp_path / "own_net_for_test3.py").write_text("")
     torch.save(lively("resnet18", classes=3).state_dict(), tmp_path / "model.pt")
     with pytest.raises(ReportgenError, match="cannot be imported") as caught:
         open_model(tmp_path / "model.pt", sha256="", arch=arch)
-    assert caught.value.remedy == "give its folder as --pythonpath"
+    assert caught.value.remedy == remedy

@@ -275,7 +275,7 @@ def test_accents_in_tables(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("", "no columns image and label"),
-        ("file,label\na,b\n", "no columns image and label"),
+        ("file,label\na,b\n", "no columns image and label; its first line is 'file,label'"),
         ("image,label,label\na,1,2\n", "no columns image and label"),
         ("image,label\n", "names no image"),
         ("image,label\ncat/1.png,whale\n2.png,99\n", r"classes .* line 2: 'whale'; line 3: '99'"),
@@ -374,6 +374,12 @@ def test_several_labels_that_do_not_fit(tmp_path: Path, text: str, words: str) -
 def test_several_labels_for_classes_that_exclude_each_other(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(LabelsError, match=words + r".* exclude each other\n--output-kind multilabel"):
         table(tmp_path, text)
+
+
+def test_the_remedy_names_an_image_as_a_table_should(tmp_path: Path) -> None:
+    with pytest.raises(LabelsError, match="several are called") as raised:
+        table(tmp_path, "image,label\nx,hen\n")
+    assert raised.value.remedy == "name them relative to the image folder, as 'cat/1.png'"
 
 
 def test_rows_about_other_images(tmp_path: Path) -> None:

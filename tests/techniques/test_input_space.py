@@ -140,3 +140,19 @@ def test_window_holds_what_is_seen_and_is_square() -> None:
 def test_counts_below_zero_are_refused(network: nn.Module) -> None:
     with pytest.raises(UsageError, match="units and exhibits are counts"):
         audited(network, ["deconvnet"], techniques={"deconvnet": {"units": -1}})
+
+
+@pytest.mark.parametrize(
+    ("channels", "gradient", "guided"),
+    [
+        (1, "The magnitude, in grey", "in the colours of the input"),
+        (3, "The largest magnitude over the channels of the input, in grey", "in the colours of the input"),
+        (5, "The largest magnitude over the channels of the input, in grey", "the mean over the channels of the input"),
+    ],
+)
+def test_captions_say_what_is_drawn_of_the_channels(channels: int, gradient: str, guided: str) -> None:
+    model = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    inputs = list(torch.rand(2, channels, 12, 12, generator=torch.Generator().manual_seed(0)))
+    report = reportgen.audit(model.eval(), inputs, only=["gradient", "guided_backprop"], exhibits=1)
+    for section, words in zip(report.document.sections, (gradient, guided), strict=True):
+        assert all(words in str(figure.caption) for figure in section.figures)

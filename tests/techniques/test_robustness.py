@@ -87,6 +87,10 @@ def test_flips_accuracy_and_stability_equal_plain_forwards() -> None:
             assert float(stored[f"probability/{name}"]) == pytest.approx(
                 float(scores.softmax(dim=1)[3, before[3]]), abs=1e-5
             )
+    side = min(images.shape[2:])
+    assert results["changes"]["blur"]["pixels"] == pytest.approx(0.03 * side)
+    assert results["changes"]["shift"]["pixels"] == max(1, round(0.02 * side))
+    assert results["changes"]["noise"]["pixels"] is None
     assert results["accuracy"]["n"] == 12
     assert results["changes"]["noise"]["flips"]["count"] > 0
     assert results["changes"]["noise"]["stability"]["value"] < results["changes"]["shift"]["stability"]["value"]
