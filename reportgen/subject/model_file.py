@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
+from reportgen.subject.apart import joined
 from reportgen.subject.architectures import (
     IMAGENET_CLASSES,
     construct,
@@ -183,9 +184,13 @@ def _from_weights(
     channels_in: int | None,
 ) -> Opened:
     name, how, candidates, prefix = _settle_architecture(contents, shown, arch)
+    known = described(name)
+    joint = joined(contents.shapes, prefix, known) if known else None
+    aside = joint.others(contents.state) if joint else []
+    if joint:
+        contents, prefix = replace(contents, state=joint.of(contents.state)), ""
     state = stripped(contents.state, prefix)
     shapes = {key: shape_of(value) for key, value in state.items()}
-    known = described(name)
     classes = num_classes or classes_of(shapes, known.heads if known else ())
     if name.partition(":")[0] not in ("torchvision", "timm"):
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
@@ -207,7 +212,9 @@ def _from_weights(
         refit_head(module, known.heads, shapes)
     stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
-    facts = _facts(contents, name, how, candidates, prefix, tuple(stray), module)
+    facts = _facts(contents, name, how, candidates, prefix, (*stray, *aside), module)
+    if joint:
+        facts = replace(facts, prefix=joint.prefix, head=joint.linear)
     if known:  # whose first convolution may stand behind something that folds pixels into channels
         built_for = channels_in or arch_args.get("in_chans") or 3
         facts = replace(facts, channels_in=int(str(built_for)))
@@ -268,8 +275,9 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
     """How the weights differ from an architecture that the file names but recognition did not find in them: one of a
     newer library, or one built with other arguments. None where there is no such architecture.
     """
-    known = described(name)
-    shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
+    known, prefix = described(name), _prefix_for(contents.shapes, name)
+    joint = joined(contents.shapes, prefix, known) if known else None
+    shapes = joint.of(contents.shapes) if joint else stripped(contents.shapes, prefix)
     arguments = dict(contents.own.get("model_args", {}))
     classes = classes_of(shapes, known.heads) if known else None
     try:
