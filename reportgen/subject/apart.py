@@ -23,7 +23,7 @@ from typing import Any
 from torch import nn
 
 from reportgen.errors import ArchitectureError
-from reportgen.subject.architectures import meta
+from reportgen.subject.architectures import construct, meta
 from reportgen.subject.recognition import Known, Shapes, counts, stripped
 
 # what preprocessing, counters of moving averages and losses leave among the weights: no layers of the network
@@ -75,12 +75,9 @@ def joined(shapes: Shapes, prefix: str, known: Known) -> Joint | None:
         return None
     (head,), (outputs, inputs) = known.heads, shapes[f"{linear}.weight"]
     inside = _body(shapes, prefix)
-    try:
-        module = meta(known.name, classes=outputs, channels=None, keys=inside)
-    except ArchitectureError:
-        return None
-    layers = _linear_layers(module, head)
-    if not layers or layers[-1][1].out_features != outputs:
+    module = _built(known.name, outputs, inside)
+    layers = _linear_layers(module, head) if module is not None else []
+    if module is None or not layers or layers[-1][1].out_features != outputs:
         return None
     place = layers[-1][0]
     wanted = {key for key in module.state_dict() if key.startswith(f"{head}.") and counts(key)}
@@ -101,28 +98,45 @@ def linear_beside(shapes: Shapes, prefix: str) -> str:
     return name if alone and len(shape) == 2 and bias in (None, shape[:1]) else ""
 
 
-def head_told(shapes: Shapes, prefix: str, known: Known) -> str:
-    """What else there is where a body has not got its own head, in words; empty where there is nothing.
+def refusal_of_head(shapes: Shapes, prefix: str, known: Known, shown: str) -> ArchitectureError | None:
+    """What to tell of a body whose head is another than the architecture's and was not joined to it; None where there
+    is nothing but the body.
 
     Args:
+        shown: the file's name for messages.
         shapes: keys and shapes of the whole file.
         prefix: under which the body lies.
         known: the body's architecture.
     """
-    try:
-        module = meta(known.name, classes=None, channels=None, keys=stripped(shapes, prefix))
-    except ArchitectureError:
-        return ""
+    module = _built(known.name, None, stripped(shapes, prefix))
+    if module is None:
+        return None
     own = {prefix + key for key in module.state_dict()}
     names = list(_layers({key: shape for key, shape in shapes.items() if key not in own}))
     if not names:
-        return ""
+        return None
     told = f"a head of its own ({', '.join(names[:_MOST_NAMES])}{', …' if len(names) > _MOST_NAMES else ''})"
     shape = shapes.get(f"{linear_beside(shapes, prefix)}.weight")
     wanted = [layer.in_features for head in known.heads for _name, layer in _linear_layers(module, head)]
     if shape and wanted and shape[1] not in wanted:
         told += f", for {shape[1]} features and not {wanted[-1]}"
-    return told
+    under = f" under {prefix!r}" if prefix else ""
+    return ArchitectureError(
+        f"{shown!r} has the body of {known.name}{under} and {told}",
+        "what stands between them is not in the file: name the whole network with --arch package.module:callable",
+    )
+
+
+def _built(name: str, classes: int | None, keys: Mapping[str, Any]) -> nn.Module | None:
+    """The module without memory for its weights, or with where its constructor computes with tensors; None where its
+    library is not there.
+    """
+    for build in (meta, construct):
+        try:
+            return build(name, classes=classes, channels=None, keys=keys)
+        except ArchitectureError:
+            continue
+    return None
 
 
 def _body(entries: Mapping[str, Any], prefix: str) -> dict[str, Any]:

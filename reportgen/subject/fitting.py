@@ -111,6 +111,10 @@ class Misfit:
     def __bool__(self) -> bool:
         return bool(self.missing or self.reshaped)
 
+    def is_head(self, heads: Sequence[str]) -> bool:
+        """Whether it is weights of the head, and nothing else, that are missing."""
+        return bool(self.missing) and not self.reshaped and all(key.partition(".")[0] in heads for key in self.missing)
+
     def words(self) -> str:
         """How many keys, and the first of each kind."""
         told = []

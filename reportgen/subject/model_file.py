@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
-from reportgen.subject.apart import joined
+from reportgen.subject.apart import joined, refusal_of_head
 from reportgen.subject.architectures import (
     IMAGENET_CLASSES,
     construct,
@@ -210,6 +210,9 @@ def _from_weights(
             module = construct(name, classes=classes, channels=own, keys=state, arguments=arch_args)
     if known:
         refit_head(module, known.heads, shapes)
+        own_head = misfit_of(module, shapes).is_head(known.heads)
+        if own_head and (refusal := refusal_of_head(contents.shapes, prefix, known, shown)):
+            raise refusal
     stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
     facts = _facts(contents, name, how, candidates, prefix, (*stray, *aside), module)
@@ -273,7 +276,8 @@ def _advice(contents: Contents, shown: str, name: str, how: str) -> str:
 
 def _misfit(name: str, contents: Contents) -> Misfit | None:
     """How the weights differ from an architecture that the file names but recognition did not find in them: one of a
-    newer library, or one built with other arguments. None where there is no such architecture.
+    newer library, or one built with other arguments. None where there is no such architecture, and where its head
+    alone is missing, of which recognition tells.
     """
     known, prefix = described(name), _prefix_for(contents.shapes, name)
     joint = joined(contents.shapes, prefix, known) if known else None
@@ -289,8 +293,10 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
     if known is None:
         shapes = stripped(contents.shapes, fitting_prefix(module, contents.shapes))
     misfit = misfit_of(module, shapes)
+    if known:
+        return None if misfit.is_head(known.heads) else misfit
     # without a description nobody knows which keys depend on the number of classes
-    return misfit if known else replace(misfit, reshaped={})
+    return replace(misfit, reshaped={})
 
 
 def _prefix_for(shapes: Shapes, name: str) -> str:

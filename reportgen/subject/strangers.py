@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from reportgen.errors import ArchitectureError
-from reportgen.subject.apart import head_told
+from reportgen.subject.apart import refusal_of_head
 from reportgen.subject.architectures import meta
 from reportgen.subject.fitting import classes_of, misfit_of
 from reportgen.subject.recognition import Fit, Shapes, stripped
@@ -41,16 +41,9 @@ def refusal(shapes: Shapes, nearest: Sequence[Fit], shown: str) -> ArchitectureE
             "give a classifier; if it is one of your own, name it with --arch package.module:callable",
         )
     best = nearest[0] if nearest else None
-    beside = head_told(shapes, best.prefix, best.known) if best is not None and best.share == 1 else ""
-    if best is not None and beside:
-        under = f" under {best.prefix!r}" if best.prefix else ""
-        return ArchitectureError(
-            f"{shown!r} has the body of {best.known.name}{under} and {beside}",
-            "what stands between them is not in the file: name the network with --arch package.module:callable",
-        )
     if best is not None and best.share == 1:
         heads = ", ".join(best.known.heads)
-        return ArchitectureError(
+        return refusal_of_head(shapes, best.prefix, best.known, shown) or ArchitectureError(
             f"the weights in {shown!r} are those of {best.known.name} without its head ({heads})",
             "give those of the whole classifier; with a head of your own, name it with --arch package.module:callable",
         )
