@@ -43,6 +43,9 @@ from reportgen.subject.trusted import Fit, Opened, open_trusted
 from reportgen.subject.twins import twins_in
 from reportgen.text import words_of
 
+Settled = tuple[str, str, tuple[str, ...], str]
+"""(qualified name, how it is known, other candidates, prefix of the keys)."""
+
 
 def open_model(
     path: Path,
@@ -186,9 +189,25 @@ def _from_weights(
     name, how, candidates, prefix = _settle_architecture(contents, shown, arch)
     known = described(name)
     joint = joined(contents.shapes, prefix, known) if known else None
-    aside = joint.others(contents.state) if joint else []
-    if joint:
-        contents, prefix = replace(contents, state=joint.of(contents.state)), ""
+    if joint is None:
+        return _loaded(contents, shown, (name, how, candidates, prefix), arch_args, num_classes, channels_in)
+    together = replace(contents, state=joint.of(contents.state))
+    module, facts = _loaded(together, shown, (name, how, candidates, ""), arch_args, num_classes, channels_in)
+    stray = (*facts.stray, *joint.others(contents.state))
+    return module, replace(facts, prefix=joint.prefix, head=joint.linear, stray=stray)
+
+
+def _loaded(
+    contents: Contents,
+    shown: str,
+    settled: Settled,
+    arch_args: Mapping[str, object],
+    num_classes: int | None,
+    channels_in: int | None,
+) -> Opened:
+    """The network with weights that lie in the file as it has them, but for a prefix."""
+    name, how, candidates, prefix = settled
+    known = described(name)
     state = stripped(contents.state, prefix)
     shapes = {key: shape_of(value) for key, value in state.items()}
     classes = num_classes or classes_of(shapes, known.heads if known else ())
@@ -215,9 +234,7 @@ def _from_weights(
             raise refusal
     stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
-    facts = _facts(contents, name, how, candidates, prefix, (*stray, *aside), module)
-    if joint:
-        facts = replace(facts, prefix=joint.prefix, head=joint.linear)
+    facts = _facts(contents, name, how, candidates, prefix, tuple(stray), module)
     if known:  # whose first convolution may stand behind something that folds pixels into channels
         built_for = channels_in or arch_args.get("in_chans") or 3
         facts = replace(facts, channels_in=int(str(built_for)))
@@ -233,8 +250,7 @@ def _from_body_and_head(contents: Contents, shown: str) -> Opened:
     return module.float().eval(), replace(facts, num_classes=outputs[-1] if outputs else None, head_published=False)
 
 
-def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tuple[str, str, tuple[str, ...], str]:
-    """(qualified name, how it is known, other candidates, prefix of the keys)."""
+def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> Settled:
     own = contents.own.get("architecture")
     trusted: list[str] = []
     if arch is None and isinstance(own, str):
