@@ -5,6 +5,7 @@ classifiers of MMPretrain.
 |---|---|---|
 | ``self.backbone = resnet18()`` with ``fc = nn.Identity()``, and ``self.head = nn.Linear`` | ``backbone.`` | ``head`` |
 | the same in Lightning, behind a dropout | ``model.backbone.`` | ``model.head.1`` |
+| ``self.features = nn.Sequential(*list(resnet18().children())[:-1])`` | ``features.`` | ``fc`` |
 | a body of timm created with ``num_classes=0`` | ``encoder.`` | ``classifier`` |
 | MMPretrain, MMClassification | ``backbone.`` | ``head.fc`` |
 
@@ -24,7 +25,8 @@ from torch import nn
 
 from reportgen.errors import ArchitectureError
 from reportgen.subject.architectures import construct, meta
-from reportgen.subject.recognition import Known, Shapes, counts, stripped
+from reportgen.subject.body_and_head import RESNET_CHILDREN
+from reportgen.subject.recognition import Known, Shapes, counts, prefixes, stripped
 
 # what preprocessing, counters of moving averages and losses leave among the weights: no layers of the network
 _NO_LAYER = re.compile(r"(^|\.)(data_preprocessor\.\w+|n_averaged|steps?|num_updates|initted)$")
@@ -87,6 +89,22 @@ def joined(shapes: Shapes, prefix: str, known: Known) -> Joint | None:
     if not there and layers[0][1].in_features == inputs and _begins_with_it(module.get_submodule(head)):
         return Joint(prefix, linear, head)
     return None
+
+
+def named(entries: Mapping[str, Any], shapes: Shapes) -> Mapping[str, Any]:
+    """The entries of a residual network whose children were put in a row beside a linear layer under the children's
+    names; others as they are.
+
+    Args:
+        shapes: of the entries.
+    """
+    for prefix in prefixes(shapes):
+        children = {key.partition(".")[0] for key in stripped(shapes, prefix)}
+        if prefix and children == set(RESNET_CHILDREN) and linear_beside(shapes, prefix):
+            renamed = {f"{prefix}{number}.": f"{prefix}{name}." for number, name in RESNET_CHILDREN.items()}
+            length = len(prefix) + 2
+            return {renamed.get(key[:length], key[:length]) + key[length:]: value for key, value in entries.items()}
+    return entries
 
 
 def linear_beside(shapes: Shapes, prefix: str) -> str:

@@ -18,7 +18,8 @@ from reportgen.subject.preprocessing import USUAL_SIZE
 from reportgen.subject.recognition import Match, Shapes, recognise
 from reportgen.subject.twins import AdaptiveConcatPool2d
 
-_RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Names of a residual network's children that have weights, by their numbers in a row."""
 _BODY, _HEAD = re.compile(r"0\.(\d+|model)\."), re.compile(r"1\.\d+\.")
 _HEADS = {"fc.weight": (1000, 1), "classifier.weight": (1000, 1), "head.fc.weight": (1000, 1)}
 """What recognition wants to see of a head; fastai has cut it off."""
@@ -65,7 +66,7 @@ def _renamed(key: str) -> str:
         return rest
     if first == "0" and "." in rest:
         return f"features.{rest}"
-    return f"{_RESNET.get(first, first)}.{rest}"
+    return f"{RESNET_CHILDREN.get(first, first)}.{rest}"
 
 
 def built(name: str, shapes: Shapes) -> nn.Module:

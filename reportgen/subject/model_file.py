@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
-from reportgen.subject.apart import joined, refusal_of_head
+from reportgen.subject.apart import joined, named, refusal_of_head
 from reportgen.subject.architectures import (
     IMAGENET_CLASSES,
     construct,
@@ -78,6 +78,7 @@ def open_model(
     size = sum(file.stat().st_size for file in files_of(path))
 
     def fit(contents: Contents, name: str | None) -> Opened:
+        contents = replace(contents, state=named(contents.state, contents.shapes))
         return _from_weights(contents, shown, name, arch_args or {}, num_classes, channels_in)
 
     try:
@@ -145,7 +146,7 @@ def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelErr
         if own and is_body_and_head(contents.shapes):
             recognised_body(contents.shapes, shown)
         elif own:
-            _settle_architecture(contents, shown, None)
+            _settle_architecture(replace(contents, state=named(contents.state, contents.shapes)), shown, None)
         if own:
             return own
     except ArchitectureError:

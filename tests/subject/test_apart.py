@@ -119,6 +119,23 @@ def test_networks_in_a_row(resnet: nn.Module, tmp_path: Path) -> None:
         assert (facts.prefix, facts.head) == ("0.", ("1", "2", "1.0")[number])
 
 
+@pytest.mark.parametrize("lightning", [False, True])
+def test_a_residual_network_taken_apart_into_a_row(lightning: bool, tmp_path: Path) -> None:
+    body = nn.Sequential(*list(lively("resnet18").children())[:-1])
+    model = Net(body, linear(512), ("feature_extractor", "classifier"))
+    before = "model." if lightning else ""
+    state = {before + key: value for key, value in model.state_dict().items()}
+    torch.save({"state_dict": state} if lightning else state, tmp_path / "m.ckpt")
+    facts = assert_alike(model, tmp_path / "m.ckpt")
+    assert (facts.architecture, facts.prefix, facts.stray) == (
+        "torchvision:resnet18",
+        f"{before}feature_extractor.",
+        (),
+    )
+    torch.save(model, tmp_path / "whole.pt")
+    assert assert_alike(model, tmp_path / "whole.pt").head == "classifier"
+
+
 @pytest.mark.parametrize(
     ("name", "cut", "features"),
     [
