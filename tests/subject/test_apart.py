@@ -298,6 +298,18 @@ def test_mmpretrain(name: str, meta: dict[str, Any], more: dict[str, Any], frame
     assert (told["framework"], told["beside"]["epoch"]) == (framework, 3)
 
 
+def test_a_moving_average_of_mmengine_lies_where_the_weights_do(tmp_path: Path) -> None:
+    """Its hook exchanges the two when it saves, so that the average is what loads."""
+    average, trained = (lively("resnet18", classes=4, size=64, seed=seed) for seed in (0, 1))
+    made = of_mmpretrain(average, {}, message_hub={})
+    beside = of_mmpretrain(trained, {})["state_dict"]
+    made["ema_state_dict"] = {f"module.{key}": value for key, value in beside.items()} | {"steps": torch.tensor(7)}
+    torch.save(made, tmp_path / "m.pth")
+    assert assert_alike(average, tmp_path / "m.pth").weights == "ema"
+    facts = assert_alike(trained, tmp_path / "m.pth", weights="raw")
+    assert (facts.weights, facts.prefix, facts.stray) == ("raw", "module.backbone.", ("steps",))
+
+
 @pytest.mark.parametrize("classes", [None, "ant", 4, [1, 2, 3, 4], {"ant": "bee"}, [], [None] * 4])
 def test_what_is_no_class_names_is_not_taken_for_them(classes: Any, resnet: nn.Module, tmp_path: Path) -> None:
     model = copy.deepcopy(resnet)
