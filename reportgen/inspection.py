@@ -151,6 +151,11 @@ def _tell_model(
     told |= {"format": facts.format, "safe": facts.safe}
     told |= {name: getattr(facts, name) for name in ("architecture", "how", "prefix", "num_classes", "channels_in")}
     told |= {"candidates": list(facts.candidates), "stray": list(facts.stray), "replaced": list(facts.replaced)}
+    if facts.head:
+        told["head"] = facts.head
+        told["between"] = f"assumed: the pooling of {facts.architecture} and nothing but dropout"
+        if facts.how == "verified":
+            told["between"] = "as the program in the file: it answers alike"
     told |= {"labels_from": facts.labels_from, "labels": list(facts.labels or ())}
     return module, facts
 

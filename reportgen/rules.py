@@ -19,6 +19,7 @@ COLOURS = FindingRule(
 )
 ASSUMED = FindingRule("preprocessing.assumed", "model", "warning", _("Preprocessing was assumed"), 1)
 RECOGNISED = FindingRule("model.recognised", "model", "notice", _("The architecture was recognised, not known"))
+JOINED = FindingRule("model.joined", "model", "notice", _("Body and head were put together"))
 STRAY = FindingRule(
     "model.stray_weights", "model", "notice", _("The file holds weights that the architecture does not use"), 1
 )
@@ -29,7 +30,9 @@ TRUSTED = FindingRule("model.trusted", "run", "notice", _("The model file was tr
 SILENT = FindingRule("model.unanswered", "model", "warning", _("The model gives no answer for some images"), 1)
 SKIPPED = FindingRule("images.skipped", "data", "notice", _("Some images could not be used"), 1)
 UNLABELLED = FindingRule("images.unlabelled", "data", "info", _("No image has a known true class"))
-RULES: Final = (COLOURS, ASSUMED, RECOGNISED, STRAY, RANDOM, ONE_VALUE, REPLACED, TRUSTED, SILENT, SKIPPED, UNLABELLED)
+RULES: Final = (
+    COLOURS, ASSUMED, RECOGNISED, JOINED, STRAY, RANDOM, ONE_VALUE, REPLACED, TRUSTED, SILENT, SKIPPED, UNLABELLED,
+)  # fmt: skip
 
 
 def subject_findings(
@@ -116,23 +119,7 @@ def _enlarged(size: Sequence[int], used: Sequence[Predicted]) -> int | None:
 
 def _about_file(subject: Subject, resolution: Resolution, limits: Limits) -> Iterator[Finding]:
     file = resolution.model
-    if file.get("how") == "recognised":
-        others = list(file.get("candidates") or ())
-        also: Message = (
-            _("It also fits: {names}.", names=", ".join(others)) if others else _("No other known architecture fits.")
-        )
-        yield RECOGNISED.found(
-            _(
-                "The names and shapes of the weights are those of {architecture}; the file itself does not "
-                "name it. {also} "
-                "Give --arch to decide.",
-                architecture=file["architecture"],
-                also=also,
-            ),
-            subject=str(file["architecture"]),
-            value=len(others),
-            severity=None if others else "info",
-        )
+    yield from _about_architecture(file)
     stray, limit = list(file.get("stray") or ()), STRAY.limit(limits)
     if stray and len(stray) >= limit:
         detail = _("Keys left aside: {n}, among them {names}.", n=len(stray), names=", ".join(stray[:3]))
@@ -152,6 +139,39 @@ def _about_file(subject: Subject, resolution: Resolution, limits: Limits) -> Ite
     if file.get("safe") is False:
         detail = _("Opening it can run code of its author; --trust-model allowed it.")
         yield TRUSTED.found(detail, subject=subject.model_name)
+
+
+def _about_architecture(file: Mapping[str, Any]) -> Iterator[Finding]:
+    """How it is known, and what was assumed to take the file's weights for it."""
+    if file.get("how") == "recognised":
+        others = list(file.get("candidates") or ())
+        also: Message = (
+            _("It also fits: {names}.", names=", ".join(others)) if others else _("No other known architecture fits.")
+        )
+        yield RECOGNISED.found(
+            _(
+                "The names and shapes of the weights are those of {architecture}; the file itself does not "
+                "name it. {also} "
+                "Give --arch to decide.",
+                architecture=file["architecture"],
+                also=also,
+            ),
+            subject=str(file["architecture"]),
+            value=len(others),
+            severity=None if others else "info",
+        )
+    if file.get("head") and file.get("how") != "verified":  # a program that answers alike has shown it
+        yield JOINED.found(
+            _(
+                "The file holds the body of {architecture} under {prefix} and one linear layer beside it, {head}, but "
+                "not what stands between them. The architecture's own pooling and nothing but dropout were assumed. If "
+                "it is otherwise, name the network with --arch package.module:callable.",
+                architecture=file["architecture"],
+                prefix=file["prefix"],
+                head=file["head"],
+            ),
+            subject=str(file["head"]),
+        )
 
 
 def _about_replaced(file: Mapping[str, Any], limit: float) -> Finding:

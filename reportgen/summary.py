@@ -119,6 +119,7 @@ def model_facts(subject: Subject, resolution: Resolution) -> dict[str, Any]:
         "classes": resolution.classes,
         "classes_named": bool(resolution.labels),
         "labels_from": file.get("labels_from"),
+        "head": str(file.get("head") or ""),
         "stray": list(file.get("stray") or ()),
         "layers": [
             {

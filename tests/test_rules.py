@@ -69,6 +69,7 @@ def test_a_sound_subject_gives_no_cause() -> None:
         ),
         ({"model": {"how": "recognised"}}, "model.recognised", "model", "info", 0),
         ({"model": {"how": "recognised", "candidates": ["resnetaa50"]}}, "model.recognised", "model", "notice", 1),
+        ({"model": {"head": "head", "prefix": "backbone."}}, "model.joined", "model", "notice", None),
         ({"model": {"stray": ["a.weight", "b.weight"]}}, "model.stray_weights", "model", "notice", 2),
         ({"model": {"replaced": ["own.Net"]}}, "model.replaced_classes", "model", "warning", 1),
         ({"model": {"replaced": ["own.Net"], "how": "class"}}, "model.replaced_classes", "model", "info", 1),

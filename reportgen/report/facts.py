@@ -65,6 +65,7 @@ class Model(_Part):
     assumed: bool
     weights: str
     prefix: str
+    head: str = ""
     stray: list[str]
     parameters: int
     macs: int | None = None

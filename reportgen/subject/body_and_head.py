@@ -7,6 +7,7 @@ names again here, the architecture is recognised by its body, and the head is bu
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import torch
@@ -17,17 +18,19 @@ from reportgen.subject.preprocessing import USUAL_SIZE
 from reportgen.subject.recognition import Match, Shapes, recognise
 from reportgen.subject.twins import AdaptiveConcatPool2d
 
-_RESNET = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Names of a residual network's children that have weights, by their numbers in a row."""
+_BODY, _HEAD = re.compile(r"0\.(\d+|model)\."), re.compile(r"1\.\d+\.")
 _HEADS = {"fc.weight": (1000, 1), "classifier.weight": (1000, 1), "head.fc.weight": (1000, 1)}
 """What recognition wants to see of a head; fastai has cut it off."""
 
 
 def is_body_and_head(shapes: Shapes) -> bool:
-    """Whether all keys lie under ``0.`` and ``1.``, and the last are those of a head: no weight has more than two
-    dimensions.
+    """Whether all keys lie under ``0.`` and ``1.`` and are numbered further, and the last are those of a head: no
+    weight has more than two dimensions.
     """
-    body = [key for key in shapes if key.startswith("0.")]
-    head = [key for key in shapes if key.startswith("1.")]
+    body = [key for key in shapes if _BODY.match(key)]
+    head = [key for key in shapes if _HEAD.match(key)]
     return bool(body) and bool(head) and len(body) + len(head) == len(shapes) and all(len(shapes[k]) < 3 for k in head)
 
 
@@ -63,7 +66,7 @@ def _renamed(key: str) -> str:
         return rest
     if first == "0" and "." in rest:
         return f"features.{rest}"
-    return f"{_RESNET.get(first, first)}.{rest}"
+    return f"{RESNET_CHILDREN.get(first, first)}.{rest}"
 
 
 def built(name: str, shapes: Shapes) -> nn.Module:

@@ -7,6 +7,7 @@
 | timm | ``state_dict`` | ``state_dict_ema`` |
 | Ultralytics | ``model``, a module | ``ema``, a module |
 | fastai | ``model`` | – |
+| MMPretrain | ``state_dict`` | ``state_dict``; then ``ema_state_dict`` under ``module.`` is raw |
 | any | under the names below, or the one entry that holds weights | under the names below, or a prefix of the keys |
 """
 
@@ -47,10 +48,12 @@ RAW = (
     "state",
 )
 _LIGHTNING_RAW = "current_model_state"
+_OF_MMENGINE = {"meta", "message_hub"}
 _EMA_PREFIXES = ("ema_model.", "model_ema.", "ema.", "averaged_model.", "swa_model.")
 _FACTS = (
     "epoch", "global_step", "step", "iteration", "updates", "best_acc", "best_acc1", "best_fitness", "best_metric",
-    "metric", "metric_ema", "pytorch-lightning_version", "version", "date", "task", "license",
+    "metric", "metric_ema", "pytorch-lightning_version", "version", "date", "task", "license", "iter",
+    "mmcls_version", "mmengine_version",
 )  # fmt: skip
 LEARNER = "fastai.learner.Learner"
 
@@ -86,6 +89,8 @@ def weights_in(root: Mapping[Any, Any]) -> dict[str, Entry]:
     found = _by_name(root, "", 0)
     if _LIGHTNING_RAW in root and "raw" in found and is_state(root[_LIGHTNING_RAW]):
         return {"ema": found["raw"], "raw": Entry(tensors_of(root[_LIGHTNING_RAW]), _LIGHTNING_RAW)}
+    if root.keys() >= _OF_MMENGINE and {"ema", "raw"} <= found.keys():  # its EMAHook exchanges them in the file
+        return {"ema": found["raw"], "raw": found["ema"]}
     if not found:
         others = [(key, value) for key, value in root.items() if isinstance(key, str) and _is_weights(value)]
         if len(others) == 1:
@@ -146,10 +151,11 @@ def framework_of(root: Any, foreign: tuple[str, ...] = ()) -> str:
         return "Ultralytics"
     if not isinstance(root, dict):
         return ""
-    keys = {key for key in root if isinstance(key, str)}
+    keys = {key for table in (root, meta_of(root)) for key in table if isinstance(key, str)}
     for name, needed in (
         ("Lightning", {"pytorch-lightning_version", "state_dict"}),
-        ("MMEngine", {"meta", "message_hub"}),
+        ("MMEngine", _OF_MMENGINE),
+        ("MMClassification", {"mmcls_version"}),
         ("timm", {"arch", "state_dict", "args", "version"}),
         ("torchvision's reference scripts", {"model", "optimizer", "lr_scheduler", "args"}),
         ("Composer", {"state", "rng"}),
@@ -159,13 +165,19 @@ def framework_of(root: Any, foreign: tuple[str, ...] = ()) -> str:
     return "fastai (learn.save)" if keys == {"model", "opt"} else ""
 
 
+def meta_of(root: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What frameworks of OpenMMLab tell of a checkpoint; empty where there is nothing of the kind."""
+    meta = root.get("meta")
+    return meta if isinstance(meta, dict) else {}
+
+
 def facts_of(root: Any) -> dict[str, Any]:
     """Numbers and words beside the weights that tell a reader something: epoch, step, best metric, versions."""
     if not isinstance(root, dict):
         return {}
     told: dict[str, Any] = {}
     for name in _FACTS:
-        value = root.get(name)
+        value = root.get(name, meta_of(root).get(name))
         if isinstance(value, bool | int | float):
             told[name] = value
         elif isinstance(value, str) and value:

@@ -16,6 +16,7 @@ from reportgen.subject.checkpoints import (
     facts_of,
     framework_of,
     is_state,
+    meta_of,
     split,
     tensors_of,
     weights_in,
@@ -214,6 +215,12 @@ def own_words(root: Mapping[Any, Any]) -> dict[str, Any]:
         own["model_args"] = {k: v for k, v in arguments.items() if k not in _NOT_TAKEN and _is_plain(v)}
     for name in ("classes", "class_names", "labels", "idx_to_class", "class_to_idx"):
         labels = named_classes(root.get(name), by_name=name == "class_to_idx")
+        if labels:
+            own.setdefault("labels", labels)
+    meta = meta_of(root)
+    dataset = meta.get("dataset_meta")
+    for place, name in ((dataset, "classes"), (dataset, "CLASSES"), (meta, "CLASSES")):
+        labels = named_classes(place.get(name)) if isinstance(place, dict) else None
         if labels:
             own.setdefault("labels", labels)
     return own

@@ -48,6 +48,8 @@ def refit_head(module: nn.Module, heads: Sequence[str], shapes: Shapes) -> None:
     """Give the module the file's head where that is one linear layer in other wrapping (a bare layer, a sequence with
     dropout).
     """
+    for head in heads:
+        _rebias(module, head, shapes)
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     for head in heads:
         own = {key: shape for key, shape in shapes.items() if key.startswith(f"{head}.") and counts(key)}
@@ -62,6 +64,19 @@ def refit_head(module: nn.Module, heads: Sequence[str], shapes: Shapes) -> None:
         outputs, inputs = own[weights[0]]
         bias = weights[0].removesuffix("weight") + "bias" in own
         setattr(module, head, _head_at(weights[0].removesuffix(".weight"), nn.Linear(inputs, outputs, bias=bias)))
+
+
+def _rebias(module: nn.Module, head: str, shapes: Shapes) -> None:
+    """Exchange the classifier for one with a bias, or without, where only that is otherwise in the file."""
+    linears = [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+    name, linear = next(reversed([found for found in linears if f"{found[0]}.".startswith(f"{head}.")]), ("", None))
+    if linear is None or shapes.get(f"{name}.weight") != tuple(linear.weight.shape):
+        return
+    if (f"{name}.bias" in shapes) != (linear.bias is not None):
+        parent, _dot, last = name.rpartition(".")
+        device = linear.weight.device
+        bare = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is None, device=device)
+        setattr(module.get_submodule(parent), last, bare)
 
 
 def _head_at(place: str, linear: nn.Linear) -> nn.Module:
@@ -95,6 +110,10 @@ class Misfit:
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.reshaped)
+
+    def is_head(self, heads: Sequence[str]) -> bool:
+        """Whether it is weights of the head, and nothing else, that are missing."""
+        return bool(self.missing) and not self.reshaped and all(key.partition(".")[0] in heads for key in self.missing)
 
     def words(self) -> str:
         """How many keys, and the first of each kind."""

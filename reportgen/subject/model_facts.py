@@ -24,7 +24,9 @@ class ModelFacts:
         (recognised, and it answers as the program in the file does).
         candidates: other architectures that fit as well.
         weights: ``raw`` or ``ema``.
-        prefix: stripped from every key.
+        prefix: stripped from every key, or from those of the body.
+        head: name that the file gives to the linear layer beside a body, which stands here in the place of the
+            architecture's own classifier; empty where that was not apart.
         stray: keys that were not used.
         num_classes: width of the head, where the weights tell it.
         channels_in: of the first convolution.
@@ -54,3 +56,4 @@ class ModelFacts:
     head_published: bool
     labels_from: str | None = None
     replaced: tuple[str, ...] = ()
+    head: str = ""

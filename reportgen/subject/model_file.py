@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from reportgen.errors import ArchitectureError, ModelFileError, ReportgenError, UnsafeModelError
+from reportgen.subject.apart import joined, named, refusal_of_head
 from reportgen.subject.architectures import (
     IMAGENET_CLASSES,
     construct,
@@ -42,6 +43,9 @@ from reportgen.subject.trusted import Fit, Opened, open_trusted
 from reportgen.subject.twins import twins_in
 from reportgen.text import words_of
 
+Settled = tuple[str, str, tuple[str, ...], str]
+"""(qualified name, how it is known, other candidates, prefix of the keys)."""
+
 
 def open_model(
     path: Path,
@@ -74,6 +78,7 @@ def open_model(
     size = sum(file.stat().st_size for file in files_of(path))
 
     def fit(contents: Contents, name: str | None) -> Opened:
+        contents = replace(contents, state=named(contents.state, contents.shapes))
         return _from_weights(contents, shown, name, arch_args or {}, num_classes, channels_in)
 
     try:
@@ -141,7 +146,7 @@ def _without_its_classes(contents: Contents, shown: str, refusal: UnsafeModelErr
         if own and is_body_and_head(contents.shapes):
             recognised_body(contents.shapes, shown)
         elif own:
-            _settle_architecture(contents, shown, None)
+            _settle_architecture(replace(contents, state=named(contents.state, contents.shapes)), shown, None)
         if own:
             return own
     except ArchitectureError:
@@ -183,9 +188,29 @@ def _from_weights(
     channels_in: int | None,
 ) -> Opened:
     name, how, candidates, prefix = _settle_architecture(contents, shown, arch)
+    known = described(name)
+    joint = joined(contents.shapes, prefix, known) if known else None
+    if joint is None:
+        return _loaded(contents, shown, (name, how, candidates, prefix), arch_args, num_classes, channels_in)
+    together = replace(contents, state=joint.of(contents.state))
+    module, facts = _loaded(together, shown, (name, how, candidates, ""), arch_args, num_classes, channels_in)
+    stray = (*facts.stray, *joint.others(contents.state))
+    return module, replace(facts, prefix=joint.prefix, head=joint.linear, stray=stray)
+
+
+def _loaded(
+    contents: Contents,
+    shown: str,
+    settled: Settled,
+    arch_args: Mapping[str, object],
+    num_classes: int | None,
+    channels_in: int | None,
+) -> Opened:
+    """The network with weights that lie in the file as it has them, but for a prefix."""
+    name, how, candidates, prefix = settled
+    known = described(name)
     state = stripped(contents.state, prefix)
     shapes = {key: shape_of(value) for key, value in state.items()}
-    known = described(name)
     classes = num_classes or classes_of(shapes, known.heads if known else ())
     if name.partition(":")[0] not in ("torchvision", "timm"):
         classes = channels_in = None  # own code is called with what --arch-arg says and nothing else
@@ -205,6 +230,9 @@ def _from_weights(
             module = construct(name, classes=classes, channels=own, keys=state, arguments=arch_args)
     if known:
         refit_head(module, known.heads, shapes)
+        own_head = misfit_of(module, shapes).is_head(known.heads)
+        if own_head and (refusal := refusal_of_head(contents.shapes, prefix, known, shown)):
+            raise refusal
     stray = fill(module, state, shown, name, contents.container.tensor, lambda: _advice(contents, shown, name, how))
     stray += [key for key in contents.state if prefix and not key.startswith(prefix)]
     facts = _facts(contents, name, how, candidates, prefix, tuple(stray), module)
@@ -223,8 +251,7 @@ def _from_body_and_head(contents: Contents, shown: str) -> Opened:
     return module.float().eval(), replace(facts, num_classes=outputs[-1] if outputs else None, head_published=False)
 
 
-def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> tuple[str, str, tuple[str, ...], str]:
-    """(qualified name, how it is known, other candidates, prefix of the keys)."""
+def _settle_architecture(contents: Contents, shown: str, arch: str | None) -> Settled:
     own = contents.own.get("architecture")
     trusted: list[str] = []
     if arch is None and isinstance(own, str):
@@ -266,10 +293,12 @@ def _advice(contents: Contents, shown: str, name: str, how: str) -> str:
 
 def _misfit(name: str, contents: Contents) -> Misfit | None:
     """How the weights differ from an architecture that the file names but recognition did not find in them: one of a
-    newer library, or one built with other arguments. None where there is no such architecture.
+    newer library, or one built with other arguments. None where there is no such architecture, and where its head
+    alone is missing, of which recognition tells.
     """
-    known = described(name)
-    shapes = stripped(contents.shapes, _prefix_for(contents.shapes, name))
+    known, prefix = described(name), _prefix_for(contents.shapes, name)
+    joint = joined(contents.shapes, prefix, known) if known else None
+    shapes = joint.of(contents.shapes) if joint else stripped(contents.shapes, prefix)
     arguments = dict(contents.own.get("model_args", {}))
     classes = classes_of(shapes, known.heads) if known else None
     try:
@@ -281,8 +310,10 @@ def _misfit(name: str, contents: Contents) -> Misfit | None:
     if known is None:
         shapes = stripped(contents.shapes, fitting_prefix(module, contents.shapes))
     misfit = misfit_of(module, shapes)
+    if known:
+        return None if misfit.is_head(known.heads) else misfit
     # without a description nobody knows which keys depend on the number of classes
-    return misfit if known else replace(misfit, reshaped={})
+    return replace(misfit, reshaped={})
 
 
 def _prefix_for(shapes: Shapes, name: str) -> str:

@@ -166,20 +166,33 @@ def recognise(shapes: Shapes, shown: str, *, trusted: Sequence[str] = ()) -> Mat
         ArchitectureError: if none fits, with the nearest names; if several do that compute different functions, with
         all.
     """
-    for prefix in prefixes(shapes):
-        fits = _fits(stripped(shapes, prefix), prefix)
-        whole = [fit for fit in fits if fit.share == 1 and fit.heads]
-        if whole:
-            return choose(whole, shown, trusted, stripped(shapes, prefix))
+    from reportgen.subject.apart import joined
     from reportgen.subject.strangers import refusal
 
+    for prefix in prefixes(shapes):
+        whole = _whole(shapes, prefix)
+        if not whole:
+            continue
+        match = choose(whole, shown, trusted, shapes)
+        headed = any(fit.heads for fit in whole if fit.known == match.known)
+        if headed or joined(shapes, prefix, match.known) is not None:
+            return match
+
     raise refusal(shapes, near(shapes), shown)
+
+
+def _whole(shapes: Shapes, prefix: str) -> list[Fit]:
+    """The architectures whose body lies under a prefix complete, with a head there or beside it."""
+    from reportgen.subject.apart import linear_beside
+
+    beside = linear_beside(shapes, prefix)
+    return [fit for fit in _fits(stripped(shapes, prefix), prefix) if fit.share == 1 and (fit.heads or beside)]
 
 
 def near(shapes: Shapes) -> list[Fit]:
     """The architectures that come nearest, best first."""
     found = [fit for prefix in prefixes(shapes) for fit in _fits(stripped(shapes, prefix), prefix)[:8]]
-    return sorted(found, key=lambda fit: -fit.share)
+    return sorted(found, key=lambda fit: (-fit.share, fit.left if fit.share == 1 else 0))
 
 
 def fitting(shapes: Shapes) -> tuple[str, ...]:
@@ -187,7 +200,7 @@ def fitting(shapes: Shapes) -> tuple[str, ...]:
     it is the weights do not tell.
     """
     for prefix in prefixes(shapes):
-        whole = [fit for fit in _fits(stripped(shapes, prefix), prefix) if fit.share == 1 and fit.heads]
+        whole = _whole(shapes, prefix)
         if whole:
             fewest = min(fit.left for fit in whole)
             names = (fit.known.name for fit in whole if fit.left == fewest)
@@ -196,7 +209,14 @@ def fitting(shapes: Shapes) -> tuple[str, ...]:
 
 
 def choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str], shapes: Shapes) -> Match:
-    """One of several that fit. Raises ArchitectureError if they compute different things."""
+    """One of several that fit.
+
+    Args:
+        shapes: keys and shapes of the whole file.
+
+    Raises:
+        ArchitectureError: if they compute different things.
+    """
     fewest = min(fit.left for fit in whole)
     best = sorted((fit for fit in whole if fit.left == fewest), key=lambda fit: (len(fit.known.name), fit.known.name))
     if not trusted and len({fit.known.function for fit in best}) > 1:
@@ -219,17 +239,21 @@ def choose(whole: Sequence[Fit], shown: str, trusted: Sequence[str], shapes: Sha
 
 def _of_these_heads(fits: Sequence[Fit], shapes: Shapes) -> Sequence[Fit]:
     """Those whose head has the same parts as the weights; all of them where none has."""
+    from reportgen.subject.apart import joined
     from reportgen.subject.architectures import meta
 
     def parts(keys: Iterable[str], heads: Sequence[str]) -> set[str]:
         return {key for key in keys if counts(key) and key.partition(".")[0] in heads}
 
     def alike(fit: Fit) -> bool:
+        inside = stripped(shapes, fit.prefix)
         try:
-            own = meta(fit.known.name, classes=None, channels=None, keys=shapes).state_dict()
+            own = meta(fit.known.name, classes=None, channels=None, keys=inside).state_dict()
         except ArchitectureError:
             return False
-        return parts(own, fit.known.heads) == parts(shapes, fit.known.heads)
+        if parts(own, fit.known.heads) == parts(inside, fit.known.heads):
+            return True
+        return joined(shapes, fit.prefix, fit.known) is not None
 
     if len(fits) > _MOST_BUILT or any(fit.known.name.startswith("torchvision:") for fit in fits):
         return fits

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from reportgen.errors import ArchitectureError
+from reportgen.subject.apart import joined, linear_beside
 from reportgen.subject.architectures import MOST_SIDE, meta
 from reportgen.subject.fitting import classes_of, misfit_of
 from reportgen.subject.recognition import Fit, Match, Shapes, choose, near, stripped
@@ -26,12 +27,15 @@ def recognise_resized(shapes: Shapes, shown: str) -> Match | None:
     """
     if not any(key.endswith(_POSITIONS) for key in shapes):
         return None
-    close = [fit for fit in near(shapes) if fit.share >= _NEAR and fit.heads and fit.known.name.startswith("timm:")]
-    found = [fit for fit in close[:_MOST_BUILT] if _is_resized(fit, stripped(shapes, fit.prefix))]
-    return choose(found, shown, (), stripped(shapes, found[0].prefix)) if found else None
+    close = [fit for fit in near(shapes) if fit.share >= _NEAR and fit.known.name.startswith("timm:")]
+    headed = [fit for fit in close if fit.heads or linear_beside(shapes, fit.prefix)]
+    found = [fit for fit in headed[:_MOST_BUILT] if _is_resized(fit, shapes)]
+    return choose(found, shown, (), shapes) if found else None
 
 
-def _is_resized(fit: Fit, shapes: Shapes) -> bool:
+def _is_resized(fit: Fit, whole: Shapes) -> bool:
+    joint = joined(whole, fit.prefix, fit.known)
+    shapes = joint.of(whole) if joint else stripped(whole, fit.prefix)
     argument = size_argument(fit.known.name, shapes, {})
     if not argument:
         return False

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from reportgen.errors import ArchitectureError
+from reportgen.subject.apart import refusal_of_head
 from reportgen.subject.architectures import meta
 from reportgen.subject.fitting import classes_of, misfit_of
 from reportgen.subject.recognition import Fit, Shapes, stripped
@@ -42,7 +43,7 @@ def refusal(shapes: Shapes, nearest: Sequence[Fit], shown: str) -> ArchitectureE
     best = nearest[0] if nearest else None
     if best is not None and best.share == 1:
         heads = ", ".join(best.known.heads)
-        return ArchitectureError(
+        return refusal_of_head(shapes, best.prefix, best.known, shown) or ArchitectureError(
             f"the weights in {shown!r} are those of {best.known.name} without its head ({heads})",
             "give those of the whole classifier; with a head of your own, name it with --arch package.module:callable",
         )

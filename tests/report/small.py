@@ -274,6 +274,7 @@ def _model() -> dict[str, Any]:
         "assumed": True,
         "weights": "raw",
         "prefix": "",
+        "head": "",
         "stray": [],
         "parameters": 11_689_512,
         "input": {
