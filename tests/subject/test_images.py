@@ -250,7 +250,7 @@ def test_nothing_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImagesError, match="no image among 0 files"):
         find_images([tmp_path])
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ImagesError, match=r"no image among 1 files, such as 'a.txt': not an image file \(.txt\)"):
+    with pytest.raises(ImagesError, match=r"no image among 1 file, such as 'a.txt': not an image file \(.txt\)"):
         find_images([tmp_path])
 
 
