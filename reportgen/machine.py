@@ -1,4 +1,4 @@
-"""What a measurement of time depends on: the machine, by its parts and not by its name. Imports nothing heavy."""
+"""The machine: what a measurement of time depends on, and what is asked of its C library. Imports nothing heavy."""
 
 from __future__ import annotations
 

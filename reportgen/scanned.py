@@ -26,7 +26,7 @@ from reportgen.techniques.technique import Case
 from reportgen.text import counted
 from reportgen.trial import Trial
 
-Known = tuple[Mapping[str, Truth], tuple[str, ...]]
+KnownTruth = tuple[Mapping[str, Truth], tuple[str, ...]]
 """True classes by image name, and the folders whose names are no class."""
 
 
@@ -63,7 +63,7 @@ class Scanned:
     trial: Trial | None = None
 
 
-def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards], known: Known) -> Scanned:
+def read_scan(job: Job, subject: Subject, made: Blueprint, shards: Mapping[str, Shards], known: KnownTruth) -> Scanned:
     """What the rows of a finished scan say: usable images, exhibits, classes explained."""
     truth, unmatched = known
     used: list[Predicted] = []
@@ -129,7 +129,7 @@ def _called(
     return renamed, tuple(replace(choice, name=called[choice.name]) for choice in choices)
 
 
-def known_truth(job: Job, subject: Subject, made: Blueprint) -> Known:
+def known_truth(job: Job, subject: Subject, made: Blueprint) -> KnownTruth:
     """What ``--truth``, the images themselves, or else their folders say. Raises LabelsError."""
     resolution = made.resolution
     classes = resolution.labels or tuple(str(i) for i in range(resolution.classes))

@@ -20,7 +20,7 @@ from reportgen.laboratory import Laboratory
 from reportgen.pictures import Pictures, preparer
 from reportgen.progress import Progress
 from reportgen.reference import look_at_reference
-from reportgen.scanned import Known, Scanned, known_truth, read_scan, refuse_early
+from reportgen.scanned import KnownTruth, Scanned, known_truth, read_scan, refuse_early
 from reportgen.store import Array, Store, key_of
 from reportgen.subject.feed import in_order
 from reportgen.subject.subject import Subject
@@ -102,7 +102,7 @@ def scan(
     return replace(scanned, failures=failures, computed=computed, seconds=seconds, reference=compared, trial=tested)
 
 
-def trial(job: Job, subject: Subject, made: Blueprint, store: Store, known: Known) -> Trial | None:
+def trial(job: Job, subject: Subject, made: Blueprint, store: Store, known: KnownTruth) -> Trial | None:
     """Which labelled images are tried with their channels in the opposite order; None where that tells nothing."""
     if Predictions.name not in made.shown or int(made.resolution.pipeline["channels"]) != 3:
         return None

@@ -28,7 +28,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from reportgen.engine.nested import tensors_in
 from reportgen.engine.resolution import Fold
-from reportgen.engine.stem import Entered, stem_of
+from reportgen.engine.stem import StemConvolution, stem_of
 
 Way = Literal["whole", "backward"]
 
@@ -293,8 +293,8 @@ class Folded(TorchFunctionMode):
             given.update(weight=weight, bias=bias)
         stem = stem_of(x, given)
         if stem is not None:
-            entered: Tensor = Entered.apply(x, lambda x: func(x, **given), weight, stem)
-            return entered
+            convolved: Tensor = StemConvolution.apply(x, lambda x: func(x, **given), weight, stem)
+            return convolved
         if given["weight"] is weight:
             return func(x, **given)
 

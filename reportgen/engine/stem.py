@@ -57,7 +57,7 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return int(pair[0]), int(pair[-1])
 
 
-class Entered(torch.autograd.Function):
+class StemConvolution(torch.autograd.Function):
     """What a first convolution returns; its gradient by the input is computed as the module says.
 
     Args:
@@ -78,16 +78,16 @@ class Entered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        found: Tensor = _Left.apply(gradients[0], ctx.weight, ctx.stem)
+        found: Tensor = _InputGradient.apply(gradients[0], ctx.weight, ctx.stem)
         return found, None, None, None
 
 
-class _Left(torch.autograd.Function):
+class _InputGradient(torch.autograd.Function):
     """(B, C, H, W) gradient by the input, of that by the output; of several at once as of so many more images."""
 
     @staticmethod
     def forward(gradient: Tensor, weight: Tensor, stem: Stem) -> Tensor:
-        return _dealt(gradient, weight, stem)
+        return _input_gradient(gradient, weight, stem)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -99,11 +99,11 @@ class _Left(torch.autograd.Function):
     ) -> tuple[Tensor, int]:
         assert dims[0] is not None
         several = gradient.movedim(dims[0], 0)
-        found = _dealt(several.flatten(0, 1), weight, stem)
+        found = _input_gradient(several.flatten(0, 1), weight, stem)
         return found.reshape(*several.shape[:2], *found.shape[1:]), 0
 
 
-def _dealt(gradient: Tensor, weight: Tensor, stem: Stem) -> Tensor:
+def _input_gradient(gradient: Tensor, weight: Tensor, stem: Stem) -> Tensor:
     """A convolution of the gradient whose channels are dealt out as pixels."""
     (height, width), (down, across), (above, before) = stem.size, stem.stride, stem.padding
     rows = _reach(weight.shape[2], down, above)

@@ -26,7 +26,7 @@ Show = Callable[[Picture, str], Markup]
 """Writes a picture into the document; the words are its text alternative."""
 Formula = Callable[[str], Picture]
 """Sets a formula given in TeX."""
-Kept = Callable[[Mapping[str, Any], Callable[[], Mapping[str, bytes]]], Mapping[str, bytes]]
+KeptFiles = Callable[[Mapping[str, Any], Callable[[], Mapping[str, bytes]]], Mapping[str, bytes]]
 """Files by name: what a function makes, or what it made before from what the mapping tells, besides our own code."""
 
 

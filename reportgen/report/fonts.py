@@ -9,7 +9,7 @@ from functools import cache
 from typing import Final
 
 from reportgen.figures.fonts import font_file
-from reportgen.report.environment import Kept
+from reportgen.report.environment import KeptFiles
 from reportgen.versions import versions_of
 
 _LATIN: Final = frozenset({*range(0x20, 0x7F), *range(0xA0, 0x180), *map(ord, "\u2009\u202f–—‘’“”…×·−→←≤≥≠≈∂∑σ∞")})
@@ -25,7 +25,7 @@ _FACES: Final = (
 )
 
 
-def font_faces(kept: Kept) -> str:
+def font_faces(kept: KeptFiles) -> str:
     """Style sheet rules that carry the fonts themselves, cut down to Latin (WOFF, some 80 kB together).
 
     Args:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from reportgen.figures.colour import gradient_png
 from reportgen.figures.formula import formula_svg
 from reportgen.report.document import Document
-from reportgen.report.environment import Formula, Kept, context_of, template_folder
+from reportgen.report.environment import Formula, KeptFiles, context_of, template_folder
 from reportgen.report.facts import json_texts
 from reportgen.report.fonts import font_faces
 from reportgen.report.marks import Marks
@@ -33,7 +33,7 @@ def render_html(document: Document, formula: Formula = formula_svg) -> bytes:
 
 
 def html_parts(
-    document: Document, formula: Formula = formula_svg, kept: Kept = lambda _about, make: make()
+    document: Document, formula: Formula = formula_svg, kept: KeptFiles = lambda _about, make: make()
 ) -> Iterator[bytes]:
     """The same piece by piece.
 

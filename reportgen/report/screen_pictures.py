@@ -14,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image, JpegImagePlugin
 
 from reportgen.figures.figure import Picture
-from reportgen.report.environment import Kept
+from reportgen.report.environment import KeptFiles
 from reportgen.report.marks import Marks
 from reportgen.text import shown_page
 
@@ -52,7 +52,7 @@ class ScreenPictures:
         if self._counted[picture.digest] > 1:
             self._shared[picture.digest] = picture
 
-    def encode(self, kept: Kept) -> None:
+    def encode(self, kept: KeptFiles) -> None:
         """Prepare what is worth another encoding; several at a time."""
 
         def make() -> Mapping[str, bytes]:
