@@ -62,6 +62,15 @@ def listed(parts: Sequence[Message]) -> Message:
     return _("{first}, {rest}", first=parts[0], rest=listed(parts[1:]))
 
 
+def signed(value: float, places: str = ".3f") -> str:
+    """A number as print has it: a sign for minus that is one, and none before zero.
+
+    Args:
+        places: a format such as ``.3f`` or ``.2g``.
+    """
+    return f"{value:z{places}}".replace("-", "−")
+
+
 def counted(number: int, one: str) -> str:
     """A number and its noun, for lines of a terminal, which are English: ``1 image``, ``2 images``."""
     return f"{number} {one}" if number == 1 else f"{number} {one}s"

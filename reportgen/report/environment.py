@@ -20,7 +20,7 @@ from reportgen.language import catalogue
 from reportgen.report.document import Document, Reference, Section
 from reportgen.report.notes import notes_html
 from reportgen.report.terms import reason, term
-from reportgen.text import Message, _, shown, verbatim
+from reportgen.text import Message, _, shown, signed, verbatim
 
 Show = Callable[[Picture, str], Markup]
 """Writes a picture into the document; the words are its text alternative."""
@@ -68,7 +68,7 @@ def environment(lang: str = "en", templates: Path | None = None) -> Environment:
     made.filters["reason"] = lambda value: shown(reason(str(value)).translated(translations.gettext))
     made.filters["grouped"] = lambda value: f"{value:,}".replace(",", "\u2009")
     made.filters["percent"] = lambda value: f"{100 * value:.1f}\u00a0%"
-    made.filters["decimals"] = lambda value, places=3: f"{value:z.{places}f}"
+    made.filters["decimals"] = lambda value, places=3: signed(value, f".{places}f")
     made.filters["markdown"] = notes_html
     made.filters["softly"] = _softly
     made.filters["value"] = _value

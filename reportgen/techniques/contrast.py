@@ -9,7 +9,7 @@ import numpy as np
 from reportgen.figures.figure import Colorbar, Figure, Panel, Row, slug
 from reportgen.store import Array
 from reportgen.techniques.technique import Case, Evidence
-from reportgen.text import Message, _, verbatim
+from reportgen.text import Message, _, signed, verbatim
 
 DEEPEST = 2
 """So many layers are compared, the deepest: they are close to the decision."""
@@ -101,7 +101,7 @@ def _row(
     panels.append(
         Panel(
             evidence.overlay(case, difference, low=-high, high=high, colormap=DIVERGING),
-            verbatim(f"{float(difference.min()):.2g} … {float(difference.max()):.2g}"),
+            verbatim(f"{signed(float(difference.min()), '.2g')} … {signed(float(difference.max()), '.2g')}"),
             _("{title} at {layer}: the map of the predicted class less that of the true one", title=title, layer=layer),
             name=f"{slug(layer)}-difference",
             layer=layer,

@@ -17,7 +17,7 @@ from reportgen.figures.tiles import synthetic
 from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.technique import Block, Case, Evidence, NoMaps, Probe, Technique
-from reportgen.text import Message, _, verbatim
+from reportgen.text import Message, _, signed, verbatim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -338,7 +338,7 @@ def _made(channel: int, picture: Picture | None) -> Panel | None:
 
 
 def _panel(channel: int, rank: int, one: Example, picture: Picture) -> Panel:
-    reached = f"{one.activation:.3g}"
+    reached = signed(one.activation, ".3g")
     alt = _(
         "part of {image} that excites channel {channel} to {reached}",
         image=one.case.name,

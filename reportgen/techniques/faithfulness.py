@@ -20,7 +20,7 @@ from reportgen.techniques.cam_formulas import GRADIENT_METHODS
 from reportgen.techniques.class_activation import TITLES, ClassActivation
 from reportgen.techniques.measurement import MEAN_SCHEMA, Measurement, after, afters, mean
 from reportgen.techniques.technique import Evidence, NoMaps, Probe
-from reportgen.text import Message, _, listed, verbatim
+from reportgen.text import Message, _, listed, signed, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -170,9 +170,9 @@ class Faithfulness(Measurement):
             maps=listed([self._title(name) for name in failing]),
             baseline=BASELINES[best],
             worst=self._title(worst),
-            value=f"{against[worst]['value']:.3f}",
-            low=f"{against[worst]['interval'][0]:.3f}",
-            high=f"{against[worst]['interval'][1]:.3f}",
+            value=signed(against[worst]["value"], ".3f"),
+            low=signed(against[worst]["interval"][0], ".3f"),
+            high=signed(against[worst]["interval"][1], ".3f"),
         )
         told = {"value": against[worst]["value"], "interval": against[worst]["interval"], "n": results["n"]}
         return [NO_BETTER.found(detail, subject=worst, threshold=limit, figures=(f"{self.name}-curves",), **told)]

@@ -16,7 +16,7 @@ from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.literature import ZEILER2014
 from reportgen.techniques.technique import Case, Evidence, NoMaps, Probe, Technique
-from reportgen.text import Message, _, verbatim
+from reportgen.text import Message, _, signed, verbatim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,8 +155,8 @@ class FeatureMaps(Technique):
             else _(
                 "channel {channel}, activation from {low} to {high}",
                 channel=channel,
-                low=f"{low:.3g}",
-                high=f"{high:.3g}",
+                low=signed(low, ".3g"),
+                high=signed(high, ".3g"),
             )
         )
         return Panel(grey_tile(values, low=low, high=high), label, alt, name=f"channel-{channel}")

@@ -19,7 +19,7 @@ from reportgen.report.document import Reference
 from reportgen.store import Array
 from reportgen.techniques.max_activation_rules import RULES, concluded
 from reportgen.techniques.technique import Evidence, NoMaps, Probe, Technique
-from reportgen.text import Message, _, verbatim
+from reportgen.text import Message, _, signed, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -252,7 +252,7 @@ class MaxActivation(Technique):
             label = _("{channel} · never rose", channel=channel)
             alt = _("channel {channel}, {method} ascent: the objective never rose", **words)
         else:
-            reached = f"{one['final'][place]:.3g}"
+            reached = signed(one["final"][place], ".3g")
             label = _("{channel} · {reached}", channel=channel, reached=reached)
             alt = _("channel {channel}, {method} ascent, objective {reached}", reached=reached, **words)
         return Panel(synthetic(picture, struck=failed), label, alt, name=f"{method}-channel-{channel}")

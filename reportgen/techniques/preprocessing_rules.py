@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from reportgen.findings import Finding, FindingRule, Limits
-from reportgen.text import Message, _
+from reportgen.text import Message, _, signed
 
 MISMATCH = FindingRule("preprocessing.mismatch", "model", "warning", _("Images do not arrive as in training"), 0.8)
 """Speaks of the median absolute logarithm of the ratio of variances: of a standard deviation that is off by a factor of
@@ -61,10 +61,10 @@ def _detail(
             "preprocessing is wrong, or these images are of another kind than those of training. Ask how "
             "the network was trained, and give --mean, --std, or the right --transform.",
             name=name,
-            shift=f"{first['shift']:.2f}",
+            shift=signed(first["shift"], ".2f"),
             n=results["images"],
-            low=f"{first['shift_interval'][0]:.2f}",
-            high=f"{first['shift_interval'][1]:.2f}",
+            low=signed(first["shift_interval"][0], ".2f"),
+            high=signed(first["shift_interval"][1], ".2f"),
         )
     return _(
         "At the input of {name} the variances of the channels differ from those that training stored: the median "
@@ -72,11 +72,11 @@ def _detail(
         "{shift} stored standard deviations away. Either the preprocessing is wrong, or these images are of another "
         "kind than those of training. {advice}",
         name=name,
-        ratio=f"{first['log_ratio']:.2f}",
+        ratio=signed(first["log_ratio"], ".2f"),
         n=results["images"],
-        low=f"{first['log_ratio_interval'][0]:.2f}",
-        high=f"{first['log_ratio_interval'][1]:.2f}",
-        shift=f"{first['shift']:.2f}",
+        low=signed(first["log_ratio_interval"][0], ".2f"),
+        high=signed(first["log_ratio_interval"][1], ".2f"),
+        shift=signed(first["shift"], ".2f"),
         advice=_("Ask how the network was trained, and give --mean, --std, or the right --transform.")
         if std is None or abs(first["signed"]) < ALIKE * first["log_ratio"]
         else _(

@@ -26,7 +26,7 @@ from reportgen.techniques.input_space import limit_of
 from reportgen.techniques.literature import SIXT2020
 from reportgen.techniques.measurement import MEAN_SCHEMA, Measurement, after, afters, mean
 from reportgen.techniques.technique import Evidence, NotApplicable, Probe, Technique
-from reportgen.text import Message, _, listed, verbatim
+from reportgen.text import Message, _, listed, signed, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,7 +212,7 @@ class Sanity(Measurement):
             "{methods} keep their order: mean rank correlation up to {value} on {n} images. They show what of "
             "the image the network could see, not why it answered as it did. {known}",
             methods=listed([title_of(name) for name in little]),
-            value=f"{first[worst]['value']:.2f}",
+            value=signed(first[worst]["value"], ".2f"),
             n=first[worst]["n"],
             known=_("Of {names} this is known (Sixt et al. 2020): it is no fault of the model.", names=listed(known))
             if known
