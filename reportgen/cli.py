@@ -179,7 +179,7 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
 
     for target in outputs:
         check_suffix(target)
-    from reportgen.machine import keep_freed_memory
+    from reportgen.machine import keep_freed_memory, unreclaimed
     from reportgen.pipeline import audit
     from reportgen.progress import Progress
     from reportgen.report.output import check_writable
@@ -202,7 +202,8 @@ def _run(model: str, images: list[str], job: Any, outputs: list[Path], *, quiet:
         _record_refusal(error, outputs, job)
         raise
     for target in outputs:
-        print(report.write(target))
+        with unreclaimed():
+            print(report.write(target))
     for folder in (job.figures, job.tensorboard):
         if folder is not None:
             print(folder)

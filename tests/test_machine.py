@@ -32,3 +32,29 @@ def test_what_is_freed_is_kept_for_what_comes() -> None:
     without = faults(kept=False)
     assert faults(kept=True) < without / 4
     assert faults(kept=True, MALLOC_ARENA_MAX="2") > without / 2  # the user's own setting is not meddled with
+
+
+KNOTS = """
+import gc, weakref
+from reportgen.machine import unreclaimed
+class Knot: pass
+def tie():
+    one = Knot()
+    one.itself = one
+    return weakref.ref(one)
+try:
+    with unreclaimed():
+        assert not gc.isenabled()
+        meanwhile = tie()
+        raise KeyError
+except KeyError:
+    pass
+later = tie()
+gc.collect()
+print(gc.isenabled(), meanwhile() is not None, later() is not None)
+"""
+
+
+def test_garbage_made_meanwhile_is_never_looked_for() -> None:
+    told = subprocess.run([sys.executable, "-c", KNOTS], capture_output=True, check=True, text=True).stdout
+    assert told.split() == ["True", "True", "False"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from reportgen.errors import OutputError
+from reportgen.figures.characters import characters
 from reportgen.figures.han import han_covered, han_font
 from reportgen.text import shown
 
@@ -33,9 +35,7 @@ def font_file(name: str) -> Path:
             raise OutputError("there is no font for Chinese", "pip install 'reportgen[zh]'")
         return found_han
     if name == "mono":
-        import matplotlib
-
-        return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
+        return _of_matplotlib("DejaVuSansMono.ttf")
     family, _dash, variant = name.partition("-")
     style = {"": "Regular", "italic": "It", "semibold": "Semibold"}[variant]
     package = f"font_source_{family}_pro"
@@ -49,15 +49,22 @@ def font_file(name: str) -> Path:
     return sorted(found)[0]
 
 
+def _of_matplotlib(name: str) -> Path:
+    """A font that comes with matplotlib, which need not be imported for it where it keeps its data in itself."""
+    found = find_spec("matplotlib")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        inside = Path(folder, "mpl-data", "fonts", "ttf", name)
+        if inside.is_file():
+            return inside
+    import matplotlib
+
+    return Path(matplotlib.get_data_path(), "fonts", "ttf", name)
+
+
 @cache
 def covered() -> frozenset[int]:
     """Characters that the fonts together can draw, and those that draw nothing."""
-    from fontTools.ttLib import TTFont
-
-    found: set[int] = set(_BLANK)
-    for name in ("serif", "sans", "mono"):
-        with TTFont(font_file(name), lazy=True) as font:
-            found |= set(font.getBestCmap())
+    found = _BLANK.union(*(characters(font_file(name)) for name in ("serif", "sans", "mono")))
     # a font may have a glyph of nothing for what turns the direction of writing
     return frozenset(code for code in found if code in _BLANK or shown(chr(code)) == chr(code))
 

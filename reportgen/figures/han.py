@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from reportgen.figures.characters import characters
+
 FAMILY: Final = "Report Han"
 
 _PACKAGE: Final = "noto_cjk_sans_otc"
@@ -46,13 +48,8 @@ def han_font() -> Path | None:
 @cache
 def han_covered() -> frozenset[int]:
     """Characters that `han_font` can draw."""
-    from fontTools.ttLib import TTFont
-
     file = han_font()
-    if file is None:
-        return frozenset()
-    with TTFont(file, lazy=True) as font:
-        return frozenset(font.getBestCmap())
+    return frozenset() if file is None else characters(file)
 
 
 def _shipped() -> Path | None:

@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from reportgen.figures.characters import characters
 from reportgen.figures.fonts import HAN, font_file, wants_han
 
 if TYPE_CHECKING:
@@ -37,10 +38,7 @@ def font(name: str) -> FreeTypeFont:
 
 @cache
 def _latin() -> frozenset[int]:
-    from fontTools.ttLib import TTFont
-
-    with TTFont(font_file("sans"), lazy=True) as opened:
-        return frozenset(opened.getBestCmap())
+    return characters(font_file("sans"))
 
 
 def runs(text: str) -> Iterator[tuple[str, str]]:

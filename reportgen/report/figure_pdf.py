@@ -10,8 +10,8 @@ from reportgen.figures.composition import Composition, Placed, Words
 from reportgen.figures.figure import Picture
 from reportgen.figures.fonts import wants_han
 from reportgen.figures.lettering import LINE
-from reportgen.report.pdf import hushed, memory_fetcher, weasyprint_module
 from reportgen.report.stylesheet import with_han
+from reportgen.report.typesetter import read_html, typesetting
 
 VERSION: Final = "1.5"
 """What pdfTeX takes without a warning."""
@@ -39,16 +39,14 @@ def pdf_files(compositions: Sequence[Composition], identifier: bytes | None = No
     Raises:
         OutputError: if WeasyPrint cannot be used on this machine.
     """
-    weasyprint = weasyprint_module()
     for start in range(0, len(compositions), _AT_ONCE):
         some = compositions[start : start + _AT_ONCE]
         pictures = {placed.picture.digest: placed.picture for one in some for placed in one.pictures}
-        with hushed():
-            page = weasyprint.HTML(string=_page(some), url_fetcher=memory_fetcher(pictures), base_url="figure:")
-            document = page.render()
-            for one in document.pages:
-                single = document.copy([one])
-                yield bytes(single.write_pdf(pdf_version=VERSION, pdf_identifier=identifier))
+        with typesetting():
+            document = read_html(_page(some), pictures).render()
+            singles = (document.copy([one]) for one in document.pages)
+            made = [bytes(one.write_pdf(pdf_version=VERSION, pdf_identifier=identifier)) for one in singles]
+        yield from made
 
 
 def _page(compositions: Sequence[Composition]) -> str:

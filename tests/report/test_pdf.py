@@ -13,7 +13,7 @@ import pikepdf
 import pytest
 
 from reportgen.figures.fonts import FONTS, drawable, font_file
-from reportgen.report import pdf
+from reportgen.report import typesetter
 from reportgen.report.pdf import render_pdf
 from reportgen.text import verbatim
 from tests.report.small import NAMES, SCRIPT, document
@@ -133,7 +133,7 @@ def test_odd_words_in_title_and_verdict(words: str) -> None:
 def test_only_memory_is_served(address: str) -> None:
     from weasyprint.urls import FatalURLFetchingError
 
-    fetcher = pdf.memory_fetcher({})
+    fetcher = typesetter.memory_fetcher({})
     with pytest.raises(FatalURLFetchingError):
         fetcher.fetch(address)
     with pytest.raises(FatalURLFetchingError):
@@ -156,7 +156,7 @@ def test_style_sheet_and_pictures_are_understood(monkeypatch: pytest.MonkeyPatch
     logger = logging.getLogger("weasyprint")
     logger.addHandler(handler)
     level = logger.level
-    monkeypatch.setattr(pdf, "hushed", nullcontext)
+    monkeypatch.setattr(typesetter, "hushed", nullcontext)
     logger.setLevel(logging.WARNING)
     try:
         render_pdf(document())
