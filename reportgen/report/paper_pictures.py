@@ -54,16 +54,18 @@ class PaperPictures:
         self._pixels[picture.digest] = Pixels(picture)
         return Markup('<img class="picture" alt="{}" src="figure:{}">').format(alt, picture.digest)
 
-    def strips(self, figure: Figure) -> list[Markup]:
-        """The elements of a figure's pictures; none where it has to be set panel by panel."""
+    def strips(self, figure: Figure, anchor: str) -> list[Markup]:
+        """The elements of a figure's pictures, the first with this id; none where it has to be set panel by panel."""
         if not composed(figure):
             return []
-        return [self._strip(strip, words) for strip, words in plate(figure, self._translate, self._paper)]
+        made = plate(figure, self._translate, self._paper)
+        return [self._strip(strip, words, "" if k else anchor) for k, (strip, words) in enumerate(made)]
 
-    def _strip(self, composition: Composition, words: str) -> Markup:
+    def _strip(self, composition: Composition, words: str, anchor: str = "") -> Markup:
         name = name_of(composition)
         self._strips[name] = composition
-        return Markup('<img class="composed" alt="{}" src="figure:{}">').format(shown(words), name)
+        mark = Markup(' id="{}"').format(anchor) if anchor else ""
+        return Markup('<img{} class="composed" alt="{}" src="figure:{}">').format(mark, shown(words), name)
 
     def side_by_side(self, pictures: Sequence[tuple[Picture, str, str]]) -> Markup:
         """The element of photographs, each with the words that replace it and those beneath it."""

@@ -47,25 +47,32 @@ def read_html(html: str, pictures: Mapping[str, Picture]) -> Any:
     weasyprint = weasyprint_module()
 
     class Read(weasyprint.HTML):  # type: ignore[misc, name-defined]
-        """Every element would have styles for the call, the mark and the way back of a note that it might be."""
+        """Every element would have styles for the mark of a list and for the five parts of a note that it might be."""
 
         def _ua_stylesheets(self, forms: bool = False) -> list[Any]:
             sheets: list[Any] = super()._ua_stylesheets(forms)
-            return sheets if _NOTES.search(html) else list(map(_without_notes, sheets))
+            return sheets if _MARKED.search(html) else list(map(_lean, sheets))
 
     return Read(string=html, url_fetcher=memory_fetcher(pictures), base_url="figure:")
 
 
-_NOTES: Final = re.compile(r"(foot)?note-(call|mark)|float\s*:\s*(foot)?note")
-"""What a style sheet with notes says."""
+_MARKED: Final = re.compile(r"(foot)?note-(call|mark)|float\s*:\s*(foot)?note|list-item")
+"""What a style sheet says that has notes, or lists of other elements than those of HTML."""
 
 
-def _without_notes(sheet: Any) -> Any:
-    made = copy(sheet)
-    made.matcher = copy(sheet.matcher)
-    _TEST, _SPECIFICITY, _ORDER, pseudo, _DECLARED = range(5)
-    made.matcher.other_selectors = [one for one in sheet.matcher.other_selectors if "note" not in (one[pseudo] or "")]
+def _lean(sheet: Any) -> Any:
+    """A style sheet whose rules for all elements leave out notes, and give marks to those of lists alone."""
+    made, matcher = copy(sheet), copy(sheet.matcher)
+    made.matcher = matcher
+    pseudo: list[tuple[str, Any]] = [(one[3] or "", one) for one in matcher.other_selectors]
+    matcher.other_selectors = [one for name, one in pseudo if name != "marker" and "note" not in name]
+    marks = [one for name, one in pseudo if name == "marker"]
+    named = matcher.lower_local_name_selectors
+    matcher.lower_local_name_selectors = {**named, **{name: [*named.get(name, ()), *marks] for name in _LISTED}}
     return made
+
+
+_LISTED: Final = ("li", "summary")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from reportgen.figures.figure import Picture
 from reportgen.figures.fonts import FONTS, font_file
 from reportgen.figures.formula import formula_svg
 from reportgen.report.outlines import operators
-from reportgen.report.typesetter import _without_notes, hushed, memory_fetcher, read_html, typesetting
+from reportgen.report.typesetter import _lean, hushed, memory_fetcher, read_html, typesetting
 
 weasyprint = pytest.importorskip("weasyprint", exc_type=(ImportError, OSError))  # type: ignore[arg-type]
 
@@ -142,7 +142,10 @@ def test_drawings_are_those_of_weasyprint(picture: Picture) -> None:
 NOTES = "<style>b { float: footnote }</style><ol><li>one<li>two<b>beneath</b></ol>"
 
 
-@pytest.mark.parametrize("html", ["<ol><li>one<li>two</ol><ul><li>three</ul><q>said</q>", NOTES])
+SPANS = "<ol><li>one</ol><style>p { display: list-item; list-style: decimal }</style><p>two<p>three"
+
+
+@pytest.mark.parametrize("html", ["<ol><li>one<li>two</ol><ul><li>three</ul><q>said</q>", NOTES, SPANS])
 def test_lists_have_their_marks_and_notes_their_calls(html: str) -> None:
     whole = f"<!DOCTYPE html><html lang=en><title>-</title>{html}"
     with typesetting():
@@ -155,13 +158,14 @@ def test_lists_have_their_marks_and_notes_their_calls(html: str) -> None:
     assert "1. " in told
 
 
-def test_nothing_but_notes_is_left_out() -> None:
+def test_only_notes_and_marks_are_left_out() -> None:
     [sheet] = weasyprint.HTML(string="<p>")._ua_stylesheets()
-    lean = _without_notes(sheet)
-    gone = [one for one in sheet.matcher.other_selectors if one not in lean.matcher.other_selectors]
-    assert gone
-    assert all("note" in one[3] for one in gone)
-    assert len(sheet.matcher.other_selectors) == len(lean.matcher.other_selectors) + len(gone)  # and it is unchanged
+    lean = _lean(sheet)
+    gone = [one[3] for one in sheet.matcher.other_selectors if one not in lean.matcher.other_selectors]
+    assert {"marker", "footnote-call"} <= set(gone) <= {"marker", *(name for name in gone if "note" in name)}
+    assert len(sheet.matcher.other_selectors) == len(lean.matcher.other_selectors) + len(gone)  # it is as it was
+    assert not [one for one in sheet.matcher.lower_local_name_selectors["li"] if one[3]]
+    assert [one[3] for one in lean.matcher.lower_local_name_selectors["li"] if one[3]] == ["marker"]
 
 
 @pytest.mark.parametrize("name", FONTS)
