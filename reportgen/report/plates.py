@@ -6,7 +6,7 @@ Hundreds of small boxes on a page are what costs time and memory to set; what is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from reportgen.figures.composition import (
@@ -37,11 +37,17 @@ BESIDE: Final = 0.224
 
 TALL: Final = 200.0
 """Millimetres: what is lower is not divided."""
+PAGE: Final = {"a4": 250.0, "letter": 232.4}
+"""Millimetres of a page that its text takes."""
 CAPTION, CAPTION_BESIDE = 8.3, 7.0
 """Points of the letters of captions."""
 
 PHOTOGRAPH: Final = {"a4": 31.0, "letter": 28.0}
 """Millimetres: height of an exhibit's photographs."""
+
+_AFTER: Final = 4.5
+"""Millimetres between what stands beneath one another, of the style sheet."""
+_HARDLY: Final = 0.85
 
 _WIDEST, _LABEL = 44.0, 6.8
 _CAPTION_LINE: Final = 1.35
@@ -75,9 +81,21 @@ def plate(figure: Figure, translate: Translate, paper: Paper) -> list[tuple[Comp
         words[-1] = f"{words[-1]} {figure.colorbar.words.translated(translate)}"
     room = measure(figure, paper)
     whole = compose(figure, translate, room)
+    lower = _lower(figure, whole, room, paper) if figure.narrow else None
+    if lower is not None:
+        whole = compose(figure, translate, lower)
     if whole.height <= TALL:
         return [(whole, " ".join(words))]
     return list(zip(strips(figure, translate, room), words, strict=True))
+
+
+def _lower(figure: Figure, whole: Composition, room: Measure, paper: Paper) -> Measure | None:
+    """Room in which a page holds two such figures, if they take a little over half of it each: the rest of every page
+    would be empty.
+    """
+    half = PAGE[paper] / 2 - _AFTER
+    cell = room.cell - (whole.height - half) / len(figure.rows)
+    return replace(room, cell=cell) if room.cell > cell >= _HARDLY * room.cell else None
 
 
 def measure(figure: Figure, paper: Paper) -> Measure:

@@ -281,6 +281,31 @@ def test_fonts_are_cut_once() -> None:
     assert fonts._latin.cache_info().hits == 0  # the second document was told them
 
 
+def pages_with(figures: tuple[Figure, ...], paper: Paper) -> int:
+    made = document(paper=paper)
+    kept = tuple(replace(one, figures=figures) for one in made.sections if one.name == "filters")
+    with pikepdf.open(io.BytesIO(render_pdf(replace(made, sections=kept, exhibits=(), findings=())))) as opened:
+        return len(opened.pages)
+
+
+@pytest.mark.parametrize("paper", ["a4", "letter"])
+def test_of_figures_a_little_over_half_a_page_two_stand_on_one(paper: Paper) -> None:
+    series = [replace(grid(4, 4), id=f"filters-{n}", technique="filters", columns=4) for n in range(9)]
+    assert all(figure.narrow for figure in series)
+    [(lower, _words)] = plate(series[0], str, paper)
+    cell = measure(series[0], paper).cell
+    assert 0.85 * cell <= lower.pictures[0].width < cell
+    # the first may stand beneath the words of its section, and what follows the last beneath it
+    few, many = (pages_with(tuple(series[:n]), paper) for n in (3, 9))
+    assert many - few == 3
+
+
+def test_what_is_lower_or_higher_keeps_its_size() -> None:
+    for rows in (2, 3, 5):
+        [(whole, _words)] = plate(replace(grid(rows, 4), columns=4), str, "a4")
+        assert whole.pictures[0].width == pytest.approx(measure(grid(rows, 4), "a4").cell)
+
+
 # what is left behind
 # ----------------------------------------------------------------------------------------------------------------
 
