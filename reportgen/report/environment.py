@@ -155,6 +155,15 @@ def contents(document: Document) -> list[Entry]:
     ]
 
 
+def places(document: Document) -> dict[str, Message]:
+    """What links lead to, by its anchor: in words, for who hears of a link what a reader sees of it."""
+    chapters = {one.anchor: _("{number} {title}", number=one.number, title=one.title) for one in contents(document)}
+    figures = {f"fig-{name}": _("Figure {number}", number=n) for name, n in numbered_figures(document).items()}
+    numbers, _listed = numbered_references(document.sections)
+    references = {f"ref-{key}": _("Reference {number}", number=n) for key, n in numbers.items()}
+    return {**chapters, "skipped": _("Skipped files"), **figures, **references}
+
+
 def true_indices(prediction: Mapping[str, Any]) -> set[int]:
     """Numbers of the classes that an image is known to show."""
     truth = prediction.get("truth")

@@ -16,7 +16,7 @@ from reportgen.figures.han import FAMILY
 from reportgen.figures.lettering import ASCENT, MM, POINT
 from reportgen.report.pixels import Drawn, Pixels
 from reportgen.report.plates import Paper, caption, composed, plate, side_by_side
-from reportgen.text import Translate, shown
+from reportgen.text import Translate, _, shown
 
 _PX: Final = 96 / MM
 """Pixels of CSS in a millimetre."""
@@ -93,7 +93,8 @@ class PaperPictures:
         """The element of a bar that is filled up to `share`."""
         name = f"bar-{share:.4f}"
         self._bars[name] = Bar(share, self._accent)
-        return Markup('<img class="bar" alt="{:.1f}\u00a0%" src="figure:{}">').format(100 * share, name)
+        words = _("a bar of {share}", share=f"{100 * share:.1f}\u00a0%").translated(self._translate)
+        return Markup('<img class="bar" alt="{}" src="figure:{}">').format(words, name)
 
     def cache(self, letters: Letters) -> dict[str, Drawn]:
         """What WeasyPrint finds in place of pictures that it read before."""

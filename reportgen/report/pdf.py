@@ -15,13 +15,15 @@ from reportgen.figures.fonts import drawable, wants_han
 from reportgen.figures.formula import formula_svg
 from reportgen.language import translator
 from reportgen.report.document import Document
-from reportgen.report.environment import Formula, context_of, template_folder
+from reportgen.report.environment import Formula, context_of, places, template_folder
 from reportgen.report.facts import json_bytes
 from reportgen.report.paper_pictures import Letters, PaperPictures
-from reportgen.report.pdf_a import archival_options
+from reportgen.report.pdf_a import archival_options, finish
 from reportgen.report.stylesheet import styled, with_han
+from reportgen.report.tags import mend_tags
 from reportgen.report.templates import rendered
 from reportgen.report.typesetter import read_html, typesetting, uncollected, weasyprint_module
+from reportgen.text import shown
 
 Pages = Callable[[Mapping[str, Any], Callable[[], bytes]], bytes]
 """Gives the pages of a document, told what they depend on and how they are made."""
@@ -40,7 +42,8 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
     """
     weasyprint = weasyprint_module()
     style = document.style
-    pictures = PaperPictures(style.paper, translator(style.lang), style.accent)
+    translate = translator(style.lang)
+    pictures = PaperPictures(style.paper, translate, style.accent)
     css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), style)
     han = style.lang != "en" or wants_han(json_bytes(document.facts).decode("utf-8"))
     context = context_of(
@@ -57,15 +60,23 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
     )
     html = drawable(rendered("print.html.j2", context, style))
     mark = identifier(document.facts)
+    words = {anchor: shown(one.translated(translate)) for anchor, one in places(document).items()}
 
     def make() -> bytes:
         variant = archival_options(document) if style.pdf_a else {"pdf_variant": "pdf/ua-1"}
+
+        def finisher(_document: Any, pdf: Any) -> None:
+            mend_tags(pdf, words)
+            if style.pdf_a:
+                finish(pdf)
+
         try:
             with typesetting(), uncollected():
                 fonts = weasyprint.text.fonts.FontConfiguration()
                 kept = pictures.cache(Letters(fonts, style.lang, style.accent, han=han))
                 read = read_html(html, pictures.drawings)
-                return bytes(read.write_pdf(font_config=fonts, cache=kept, pdf_identifier=mark, **variant))
+                options = {"font_config": fonts, "cache": kept, "pdf_identifier": mark, "finisher": finisher}
+                return bytes(read.write_pdf(**options, **variant))
         except weasyprint.urls.FatalURLFetchingError as error:
             if style.templates is None:
                 raise

@@ -1,4 +1,4 @@
-"""What WeasyPrint leaves to be done for PDF/A-3u (ISO 19005-3): options, the attachment, and a finisher."""
+"""What WeasyPrint leaves to be done for PDF/A-3u (ISO 19005-3): options, the attachment, and the finish."""
 
 from __future__ import annotations
 
@@ -35,11 +35,10 @@ def archival_options(document: Document) -> dict[str, Any]:
         "pdf_tags": True,
         "pdf_version": "1.4",
         "attachments": [attached],
-        "finisher": finish,
     }
 
 
-def finish(_document: Any, pdf: Any) -> None:
+def finish(pdf: Any) -> None:
     """Mend a `pydyf.PDF` in place, before it is written.
 
     - The metadata must be readable without decompression (ISO 19005-3, 6.6.2.1).
