@@ -35,10 +35,15 @@ class PaperPictures:
         paper: the size of its pages.
         translate: a gettext function.
         accent: the colour of links and bars, ``#rrggbb``.
+
+    Attributes:
+        drawings: vectors, which WeasyPrint reads itself.
+        close: exhibits whose pictures are set smaller.
     """
 
     def __init__(self, paper: Paper, translate: Translate, accent: str) -> None:
         self.drawings: dict[str, Picture] = {}
+        self.close: frozenset[str] = frozenset()
         self._paper, self._translate, self._accent = paper, translate, accent
         self._pixels: dict[str, Pixels] = {}
         self._strips: dict[str, Composition] = {}
@@ -58,7 +63,7 @@ class PaperPictures:
         """The elements of a figure's pictures, the first with this id; none where it has to be set panel by panel."""
         if not composed(figure):
             return []
-        made = plate(figure, self._translate, self._paper)
+        made = plate(figure, self._translate, self._paper, close=figure.exhibit in self.close)
         return [self._strip(strip, words, "" if k else anchor) for k, (strip, words) in enumerate(made)]
 
     def _strip(self, composition: Composition, words: str, anchor: str = "") -> Markup:
@@ -67,9 +72,10 @@ class PaperPictures:
         mark = Markup(' id="{}"').format(anchor) if anchor else ""
         return Markup('<img{} class="composed" alt="{}" src="figure:{}">').format(mark, shown(words), name)
 
-    def side_by_side(self, pictures: Sequence[tuple[Picture, str, str]]) -> Markup:
-        """The element of photographs, each with the words that replace it and those beneath it."""
-        made = side_by_side([(picture, drawable(label)) for picture, _alt, label in pictures], self._paper)
+    def side_by_side(self, pictures: Sequence[tuple[Picture, str, str]], exhibit: str) -> Markup:
+        """The element of photographs of an exhibit, each with the words that replace it and those beneath it."""
+        some = [(picture, drawable(label)) for picture, _alt, label in pictures]
+        made = side_by_side(some, self._paper, close=exhibit in self.close)
         return self._strip(made, "; ".join(f"{alt} ({label})" for _picture, alt, label in pictures))
 
     def caption(self, figure: Figure, number: str, words: str, link: str = "", anchor: str = "") -> Markup:

@@ -17,6 +17,7 @@ from reportgen.language import translator
 from reportgen.report.document import Document
 from reportgen.report.environment import Formula, context_of, places, template_folder
 from reportgen.report.facts import json_bytes
+from reportgen.report.leaves import Leaves, exhibit_anchor
 from reportgen.report.paper_pictures import Letters, PaperPictures
 from reportgen.report.pdf_a import archival_options, finish
 from reportgen.report.stylesheet import styled, with_han
@@ -46,37 +47,47 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
     pictures = PaperPictures(style.paper, translate, style.accent)
     css = styled((template_folder() / "print.css").read_text(encoding="utf-8"), style)
     han = style.lang != "en" or wants_han(json_bytes(document.facts).decode("utf-8"))
-    context = context_of(
-        document,
-        pictures.show,
-        formula,
-        medium="print",
-        gradient=gradient_png,
-        strips=pictures.strips,
-        caption=pictures.caption,
-        side_by_side=pictures.side_by_side,
-        bar=pictures.bar,
-        css=Markup(with_han(css) if han else css),
-    )
-    html = drawable(rendered("print.html.j2", context, style))
-    mark = identifier(document.facts)
     words = {anchor: shown(one.translated(translate)) for anchor, one in places(document).items()}
+    mark = identifier(document.facts)
+
+    def text(leaves: Leaves) -> str:
+        pictures.close = frozenset(document.exhibits[n].name for n in leaves.close)
+        context = context_of(
+            document,
+            pictures.show,
+            formula,
+            medium="print",
+            gradient=gradient_png,
+            strips=pictures.strips,
+            caption=pictures.caption,
+            side_by_side=pictures.side_by_side,
+            bar=pictures.bar,
+            parted={exhibit_anchor(n) for n in leaves.parted},
+            css=Markup(with_han(css) if han else css),
+        )
+        return drawable(rendered("print.html.j2", context, style))
+
+    first = text(Leaves())
+
+    def finisher(_document: Any, pdf: Any) -> None:
+        mend_tags(pdf, words)
+        if style.pdf_a:
+            finish(pdf)
 
     def make() -> bytes:
         variant = archival_options(document) if style.pdf_a else {"pdf_variant": "pdf/ua-1"}
-
-        def finisher(_document: Any, pdf: Any) -> None:
-            mend_tags(pdf, words)
-            if style.pdf_a:
-                finish(pdf)
-
         try:
             with typesetting(), uncollected():
                 fonts = weasyprint.text.fonts.FontConfiguration()
-                kept = pictures.cache(Letters(fonts, style.lang, style.accent, han=han))
-                read = read_html(html, pictures.drawings)
-                options = {"font_config": fonts, "cache": kept, "pdf_identifier": mark, "finisher": finisher}
-                return bytes(read.write_pdf(**options, **variant))
+                letters = Letters(fonts, style.lang, style.accent, han=han)
+                leaves, html = Leaves(), first
+                while True:
+                    read = read_html(html, pictures.drawings)
+                    laid = read.render(font_config=fonts, cache=pictures.cache(letters), **variant)
+                    told = leaves.after(laid.pages, document)
+                    if told == leaves:
+                        return bytes(laid.write_pdf(pdf_identifier=mark, finisher=finisher, **variant))
+                    leaves, html = told, text(told)
         except weasyprint.urls.FatalURLFetchingError as error:
             if style.templates is None:
                 raise
@@ -85,9 +96,9 @@ def render_pdf(document: Document, formula: Formula = formula_svg, pages: Pages 
     if style.pdf_a:  # which holds report.json, another one each time
         return make()
     # the text names its pictures by their digests
-    text = hashlib.sha256(html.encode("utf-8", "backslashreplace")).hexdigest()
+    digest = hashlib.sha256(first.encode("utf-8", "backslashreplace")).hexdigest()
     pango = weasyprint.text.ffi.pango.pango_version()
-    return pages({"html": text, "identifier": str(mark), "pango": pango}, make)
+    return pages({"html": digest, "identifier": str(mark), "pango": pango}, make)
 
 
 def identifier(facts: Mapping[str, Any]) -> bytes | None:

@@ -30,6 +30,8 @@ HEAD: Final = 21.6
 """Millimetres of the words before rows."""
 ASIDE: Final = 0.71
 """What the pictures of a narrow figure take of the text's width; the caption stands beside them."""
+ASIDE_SINGLE: Final = 0.3
+"""The same of a single picture."""
 ASIDE_SMALL: Final = {"a4": 0.565, "letter": 0.525}
 """The same of many small ones: five layers of 16 channels and the single techniques stand on one page."""
 BESIDE: Final = 0.224
@@ -48,6 +50,7 @@ PHOTOGRAPH: Final = {"a4": 31.0, "letter": 28.0}
 _AFTER: Final = 4.5
 """Millimetres between what stands beneath one another, of the style sheet."""
 _HARDLY: Final = 0.85
+_CLOSE: Final = 0.72
 
 _WIDEST, _LABEL = 44.0, 6.8
 _CAPTION_LINE: Final = 1.35
@@ -70,8 +73,12 @@ def composed(figure: Figure) -> bool:
     return bool(panels) and all(panel.picture.media != "image/svg+xml" for panel in panels)
 
 
-def plate(figure: Figure, translate: Translate, paper: Paper) -> list[tuple[Composition, str]]:
-    """The pictures of a figure, with the words that replace them: all in one where a page holds it, else row by row."""
+def plate(figure: Figure, translate: Translate, paper: Paper, *, close: bool = False) -> list[tuple[Composition, str]]:
+    """The pictures of a figure, with the words that replace them: all in one where a page holds it, else row by row.
+
+    Args:
+        close: set smaller, so that an exhibit may fit its page.
+    """
     words = [_alternative(row, translate) for row in figure.rows]
     if figure.headings:
         names = ", ".join(heading.translated(translate) for heading in figure.headings)
@@ -80,6 +87,8 @@ def plate(figure: Figure, translate: Translate, paper: Paper) -> list[tuple[Comp
     if figure.colorbar is not None:
         words[-1] = f"{words[-1]} {figure.colorbar.words.translated(translate)}"
     room = measure(figure, paper)
+    if close and figure.columns < SMALL:
+        room = replace(room, cell=_CLOSE * room.cell)
     whole = compose(figure, translate, room)
     lower = _lower(figure, whole, room, paper) if figure.narrow else None
     if lower is not None:
@@ -101,13 +110,13 @@ def _lower(figure: Figure, whole: Composition, room: Measure, paper: Paper) -> M
 def measure(figure: Figure, paper: Paper) -> Measure:
     """The room of a figure on a page."""
     headed = any(row.head is not None for row in figure.rows)
-    small = figure.narrow and figure.columns == SMALL
-    share = BESIDE if figure.beside else ASIDE_SMALL[paper] if small else ASIDE if figure.narrow else 1.0
+    share = BESIDE if figure.beside else _aside(figure, paper) if figure.narrow else 1.0
     room = share * TEXT_WIDTH
     head = HEAD if headed else 0.0
     columns = max(figure.columns, 1)
     most = (_HEADED if headed else _PLAIN)[paper].get(columns, _MOST)
-    cell = min((room - head) / (columns if headed or figure.beside else max(columns, 4)) - GAP, most)
+    filled = headed or figure.beside or (figure.narrow and columns == 1)
+    cell = min((room - head) / (columns if filled else max(columns, 4)) - GAP, most)
     if figure.beside:
         return Measure(cell, head, room, bar=8.0, scale=6.4)
     if headed:
@@ -119,18 +128,19 @@ def measure(figure: Figure, paper: Paper) -> Measure:
     return Measure(cell, head, room, label=6.0 if headed and columns >= SMALL else 6.6)
 
 
-def side_by_side(pictures: Sequence[tuple[Picture, str]], paper: Paper) -> Composition:
-    """Photographs of one height, with words beneath them."""
+def side_by_side(pictures: Sequence[tuple[Picture, str]], paper: Paper, *, close: bool = False) -> Composition:
+    """Photographs of one height, with words beneath them; `close` ones are smaller."""
     placed, words, x = [], [], 0.0
+    height = PHOTOGRAPH[paper] * (_CLOSE if close else 1.0)
     for picture, label in pictures:
-        width = min(PHOTOGRAPH[paper] * picture.width / picture.height, _WIDEST)
+        width = min(height * picture.width / picture.height, _WIDEST)
         placed.append(Placed(picture, x, 0.0, width, width * picture.height / picture.width))
         room = max(width, min(width_of(label, _LABEL), _WIDEST))
         lines = wrapped(label, room, _LABEL, most=3)
-        top = PHOTOGRAPH[paper] + GAP / 2
+        top = height + GAP / 2
         words += [Words(text, x, top + n * leading(_LABEL), _LABEL, "soft") for n, text in enumerate(lines)]
         x += room + 3 * GAP
-    bottom = max((one.y for one in words), default=PHOTOGRAPH[paper])
+    bottom = max((one.y for one in words), default=height)
     return Composition(x - 3 * GAP, bottom + leading(_LABEL), tuple(placed), tuple(words))
 
 
@@ -176,8 +186,14 @@ def _caption_share(figure: Figure, paper: Paper) -> float:
     if figure.beside:
         return BESIDE
     if figure.narrow:
-        return 1.0 - (ASIDE_SMALL[paper] if figure.columns == SMALL else ASIDE) - _ASIDE_GAP
+        return 1.0 - _aside(figure, paper) - _ASIDE_GAP
     return 1.0
+
+
+def _aside(figure: Figure, paper: Paper) -> float:
+    if figure.columns == 1:
+        return ASIDE_SINGLE
+    return ASIDE_SMALL[paper] if figure.columns == SMALL else ASIDE
 
 
 def _alternative(row: Row, translate: Translate) -> str:

@@ -325,7 +325,7 @@ class ClassActivation(Technique):
                 width=known.grid[1],
                 reading=evidence.reading,
             ),
-            columns=4,
+            columns=1,
             exhibit=case.name,
             colorbar=Colorbar(evidence.colormap, _("zero"), _("maximum of the map")),
         )

@@ -323,13 +323,13 @@ def test_libraries_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Non
     before = state()
     assert before[3]
     during: list[tuple[Any, ...]] = []
-    write = weasyprint.HTML.write_pdf
+    write = weasyprint.HTML.render
 
     def told(self: Any, *args: Any, **more: Any) -> Any:
         during.append(state())
         return write(self, *args, **more)
 
-    monkeypatch.setattr(weasyprint.HTML, "write_pdf", told)
+    monkeypatch.setattr(weasyprint.HTML, "render", told)
     render_pdf(replace(document(), exhibits=()))
     assert state() == before
     [inside] = during
@@ -345,7 +345,7 @@ def test_libraries_are_left_as_they_were_after_a_failure(monkeypatch: pytest.Mon
         assert state() != before
         raise error
 
-    monkeypatch.setattr(weasyprint.HTML, "write_pdf", fail)
+    monkeypatch.setattr(weasyprint.HTML, "render", fail)
     with pytest.raises(type(error)):
         render_pdf(replace(document(), exhibits=()))
     assert state() == before
