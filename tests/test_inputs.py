@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ import reportgen
 from reportgen.engine.nested import exchanged, first_tensor
 from reportgen.engine.outputs import as_matrix
 from reportgen.errors import PassError
+from reportgen.subject import arrays
 
 SMALL: dict[str, Any] = {
     "preset": "quick",
@@ -238,6 +241,26 @@ def test_arrays_in_files(tmp_path: Path) -> None:
     assert skipped["deep.npy"] == "an array of 70 dimensions"
     assert skipped["text.npy"] == "not a NumPy array, as its name says"
     assert "the shape (5, 8, 20), not (5, 16, 20)" in skipped["small.npy"]
+
+
+def test_heads_are_taken_apart_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.2 raises SystemError where a search for garbage lets another thread parse meanwhile."""
+    file = tmp_path / "0.npy"
+    np.save(file, np.zeros((2, 3), np.float32))
+    at_once, most = 0, 0
+
+    def parsed(text: str) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.002)
+        at_once -= 1
+        return {"descr": "<f4", "fortran_order": False, "shape": (2, 3)}
+
+    monkeypatch.setattr(arrays.ast, "literal_eval", parsed)
+    with ThreadPoolExecutor(8) as pool:
+        assert {shape for shape, _dtype in pool.map(arrays.head_of, [file] * 40)} == {(2, 3)}
+    assert most == 1
 
 
 def test_arrays_of_bytes_in_files_are_images(tmp_path: Path) -> None:

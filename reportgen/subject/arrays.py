@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ _LONGEST_HEAD = 10_000
 _MOST_SIDES = 32
 """NumPy's own bound before version 2."""
 _NO_ARRAY = "not a NumPy array, as its name says"
+
+_PARSING = threading.Lock()
+"""Early releases of Python 3.11 count how deep they parse for all threads together, and stumble over the sum."""
 
 _PLAIN = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 
@@ -90,7 +94,8 @@ def _head(file: BinaryIO) -> _Head:
         raise ImageError(_NO_ARRAY)
     text = file.read(length)
     try:
-        told = ast.literal_eval(text.decode("utf-8"))
+        with _PARSING:
+            told = ast.literal_eval(text.decode("utf-8"))
         kind, shape, columns = told["descr"], told["shape"], told["fortran_order"]
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, KeyError):
         raise ImageError(_NO_ARRAY) from None
