@@ -39,18 +39,20 @@ BESIDE: Final = 0.224
 
 TALL: Final = 200.0
 """Millimetres: what is lower is not divided."""
-PAGE: Final = {"a4": 250.0, "letter": 232.4}
-"""Millimetres of a page that its text takes."""
 CAPTION, CAPTION_BESIDE = 8.3, 7.0
 """Points of the letters of captions."""
 
 PHOTOGRAPH: Final = {"a4": 31.0, "letter": 28.0}
 """Millimetres: height of an exhibit's photographs."""
 
+_PAGE: Final = {"a4": 250.0, "letter": 232.4}
+"""Millimetres: height of the text on a page, by the style sheet."""
 _AFTER: Final = 4.5
-"""Millimetres between what stands beneath one another, of the style sheet."""
-_HARDLY: Final = 0.85
+"""Millimetres between figures beneath one another, by the style sheet."""
+_LEAST_SHARE: Final = 0.85
+"""Of the width of its panels that a figure keeps where two are to stand on a page."""
 _CLOSE: Final = 0.72
+"""The same for an exhibit whose last page would be all but empty."""
 
 _WIDEST, _LABEL = 44.0, 6.8
 _CAPTION_LINE: Final = 1.35
@@ -102,9 +104,9 @@ def _lower(figure: Figure, whole: Composition, room: Measure, paper: Paper) -> M
     """Room in which a page holds two such figures, if they take a little over half of it each: the rest of every page
     would be empty.
     """
-    half = PAGE[paper] / 2 - _AFTER
+    half = _PAGE[paper] / 2 - _AFTER
     cell = room.cell - (whole.height - half) / len(figure.rows)
-    return replace(room, cell=cell) if room.cell > cell >= _HARDLY * room.cell else None
+    return replace(room, cell=cell) if room.cell > cell >= _LEAST_SHARE * room.cell else None
 
 
 def measure(figure: Figure, paper: Paper) -> Measure:
